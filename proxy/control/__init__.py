@@ -1,0 +1,1 @@
+"""The one privileged process: owns sockets, starts workers, serves the admin HTTP."""

@@ -1,0 +1,1 @@
+"""Pure decisions: time, randomness and bytes come in, values go out."""
