@@ -1,0 +1,205 @@
+"""Every listening socket of a run: opened once, kept while the configuration lists it, lent to workers.
+
+A worker's death closes only the worker's copy: what clients sent meanwhile waits in the queue for the next.
+"""
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxy.control.owner import port_owner
+from proxy.worker.channel import Listener
+
+Transport = Literal["udp", "tcp"]
+TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
+
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"""Some 5,000 small datagrams: what arrives in seconds while a worker is being replaced."""
+BACKLOG = 1024
+_SO_RCVBUFFORCE = 33
+
+
+class CannotRun(Exception):
+    """Something outside is in the way; the text names it and says what to do."""
+
+
+@dataclass(slots=True)
+class _Listening:
+    transport: Transport
+    sockets: list[tuple[int, socket.socket]] = field(default_factory=list)
+
+
+class ListenSockets:
+    """The open listening sockets; ids are never used twice."""
+
+    def __init__(self) -> None:
+        self._listening: dict[tuple[str, Transport], _Listening] = {}
+        self._last_id = 0
+
+    @property
+    def addresses(self) -> list[str]:
+        return list(dict.fromkeys(address for address, _ in self._listening))
+
+    def open(self, addresses: Sequence[str], workers: int) -> None:
+        """Open what is listed and not open yet: a TCP socket per address and a UDP socket per worker.
+
+        Raises CannotRun and opens nothing when one of them cannot be had.
+        """
+        opened: list[tuple[_Listening, int, socket.socket]] = []
+        try:
+            for address in addresses:
+                for transport in TRANSPORTS:
+                    listening = self._listening.get((address, transport)) or _Listening(transport)
+                    wanted = workers if transport == "udp" else 1
+                    for sock in self._open_more(listening, address, wanted):
+                        self._last_id += 1
+                        listening.sockets.append((self._last_id, sock))
+                        opened.append((listening, self._last_id, sock))
+                    self._listening[address, transport] = listening
+        except OSError as error:
+            for listening, number, sock in opened:
+                listening.sockets.remove((number, sock))
+                sock.close()
+            self._listening = {key: kept for key, kept in self._listening.items() if kept.sockets}
+            raise CannotRun(why_not(error, address, transport, "dns.listen")) from error
+
+    def close_others(self, addresses: Sequence[str]) -> None:
+        """Close what is not listed; workers close their copies when they are configured anew."""
+        for key, listening in list(self._listening.items()):
+            if key[0] not in addresses:
+                del self._listening[key]
+                for _, sock in listening.sockets:
+                    sock.close()
+
+    def close(self) -> None:
+        self.close_others(())
+
+    def of_worker(self, index: int, workers: int) -> list[tuple[Listener, socket.socket]]:
+        """What worker number `index` of so many serves: every TCP socket, and its share of the UDP ones.
+
+        Once there are more UDP sockets than workers, a worker serves several of them: none is closed, for the
+        kernel may have queued something in it.
+        """
+        return [
+            (Listener(number, address, transport), sock)
+            for (address, transport), listening in self._listening.items()
+            for position, (number, sock) in enumerate(listening.sockets)
+            if transport == "tcp" or position % workers == index
+        ]
+
+    def udp_sockets(self) -> Iterator[tuple[str, socket.socket]]:
+        """Every UDP socket with its address, for the kernel's own drop counters."""
+        for (address, transport), listening in self._listening.items():
+            if transport == "udp":
+                for _, sock in listening.sockets:
+                    yield address, sock
+
+    def _open_more(self, listening: _Listening, address: str, wanted: int) -> Iterator[socket.socket]:
+        have = len(listening.sockets)
+        if listening.transport == "tcp":
+            if not have:
+                yield open_tcp(address)
+            return
+        if wanted > 1:
+            for _, sock in listening.sockets:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for position in range(have, wanted):
+            yield open_udp(address, first=position == 0, alone=wanted == 1)
+
+
+def open_udp(address: str, *, first: bool, alone: bool) -> socket.socket:
+    """A bound UDP socket with a large queue.
+
+    The first of several binds without SO_REUSEPORT, so that a stranger's socket is found instead of shared
+    with; it takes the option afterwards, which Linux allows, and the others join it.
+    """
+    sock, target = _numeric(address, socket.SOCK_DGRAM)
+    try:
+        if not first:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(target)
+        if first and not alone:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # as far as rmem_max goes
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_tcp(address: str) -> socket.socket:
+    """A listening TCP socket; all workers accept from it."""
+    sock, target = _numeric(address, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(target)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`192.0.2.1:53` or `[2001:db8::1]:53` as host and port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def raise_descriptor_limit() -> None:
+    """Take every descriptor that we may have: clients and upstreams cost one each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def why_not(error: OSError, address: str, transport: Transport, setting: str) -> str:
+    """What is in the way of a socket on `address`, and what to do about it."""
+    host, port = split_address(address)
+    what = f"cannot listen on {address}/{transport}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            owner = port_owner(host, port, transport)
+            if owner is not None and owner.pid == os.getpid():
+                return f"{what}: another listener of this sidestep covers it; restart to change over"
+            by = f" by {owner}" if owner else ""
+            return f"{what}: the port is in use{by}; stop that process or choose another port in {setting}"
+        case errno.EADDRNOTAVAIL:
+            return (
+                f"{what}: no interface of this machine has the address {host}; "
+                f"add it (ip address add {host} dev lo) or change {setting}"
+            )
+        case errno.EAFNOSUPPORT:
+            return f"{what}: this machine has no IPv6; remove the address from {setting}"
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"{what}: a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE; "
+                f"grant it or choose a higher port in {setting}"
+            )
+        case errno.EMFILE | errno.ENFILE:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            return f"{what}: out of file descriptors (limit {limit}); raise `ulimit -n` or LimitNOFILE="
+        case _:
+            return f"{what}: {error.strerror or error}; change {setting}"
+
+
+def _numeric(address: str, kind: socket.SocketKind) -> tuple[socket.socket, tuple[Any, ...]]:
+    host, port = split_address(address)
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    family, _, _, _, target = socket.getaddrinfo(host, port, type=kind, flags=flags)[0]
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, target
