@@ -1,0 +1,295 @@
+"""Keeps the workers of one role running: starts, configures, watches, replaces and drains them.
+
+What must outlive a worker is here: its counters and its cache journal, in memory that the next one inherits.
+"""
+
+import asyncio
+import fcntl
+import logging
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from proxy.control.child import WORKER_COMMAND, Child, how_it_ended, privilege_options
+from proxy.control.sockets import ListenSockets
+from proxy.core import counters
+from proxy.core.policy import DnsPolicy
+from proxy.worker.channel import (
+    Configure,
+    Drain,
+    Drained,
+    Explain,
+    Explained,
+    Ready,
+    Report,
+    ToControl,
+    UpstreamReport,
+)
+
+HEARTBEAT_LIMIT = 2.0
+"""A loop that stands still this long is replaced."""
+START_LIMIT = 10.0
+"""A worker that is not reading after this long is replaced; a busy machine may take seconds."""
+DRAIN_LIMIT = 2.5
+"""A worker has 2 s to finish what is in flight, and a little to exit."""
+HEALTHY_AFTER = 60.0
+LONGEST_BACKOFF = 5.0
+_TICK = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before the restart after so many failures in a row: none at first, then doubling."""
+    return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.05 * 2 ** (failures - 2))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A worker's place: the memory that outlives it, and the process in it, if any."""
+
+    name: str
+    counters_fd: int
+    journal_fd: int
+    memory: mmap.mmap
+    counts: memoryview
+    child: Child | None = None
+    wanted: bool = True
+    running: bool = False
+    """A task supervises it."""
+    given: set[int] = field(default_factory=set)
+    """Ids of the sockets that the present child has."""
+    started: float = 0.0
+    ready: bool = False
+    drain_until: float | None = None
+    """The child was told to drain, and is killed at this time."""
+    restarts: int = 0
+    failures: int = 0
+    upstreams: list[UpstreamReport] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `wanted` turns false, to cut a back-off short."""
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the worker's loop last turned."""
+        return time.monotonic() - self.counts[counters.HEARTBEAT] / 1e9
+
+
+class Workers:
+    """All dns workers. `run` supervises them until `drain`; exceptions of ours end `run`, theirs never do."""
+
+    def __init__(
+        self, sockets: ListenSockets, log_format: str, command: Sequence[str] = WORKER_COMMAND
+    ) -> None:
+        self.slots: list[Slot] = []
+        self._sockets = sockets
+        self._command = [*command, *privilege_options(), "--log-format", log_format]
+        self._policy: DnsPolicy | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._requests: dict[int, tuple[Slot, asyncio.Future[list[str]]]] = {}
+        self._last_request = 0
+        self._all_ready = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @property
+    def active(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.wanted]
+
+    async def run(self) -> None:
+        """Supervise until drained. `configure` says what."""
+        async with asyncio.TaskGroup() as self._group:
+            watch = self._group.create_task(self._watch_heartbeats())
+            self._supervise_all()
+            await self._stopped.wait()
+            watch.cancel()
+        self._group = None
+
+    def configure(self, policy: DnsPolicy, count: int) -> None:
+        """Have `count` workers serve this policy on the open sockets; running ones keep their cache."""
+        self._policy = policy
+        while len(self.slots) < count:
+            self.slots.append(_new_slot(f"dns-{len(self.slots)}"))
+        for number, slot in enumerate(self.slots):
+            slot.wanted = number < count
+        for slot in self.slots:
+            if not slot.wanted:
+                _drain(slot)
+            elif slot.child is not None and slot.drain_until is None:
+                self._send_configuration(slot)
+        self._supervise_all()
+        self._judge_readiness()
+
+    async def wait_ready(self) -> None:
+        """Until every wanted worker reads its sockets."""
+        await self._all_ready.wait()
+
+    async def drain(self) -> None:
+        """Let every worker finish what is in flight, then end `run`."""
+        children = [slot.child for slot in self.slots if slot.child is not None]
+        for slot in self.slots:
+            slot.wanted = False
+            _drain(slot)
+        if children:
+            await asyncio.wait([child.exited for child in children], timeout=DRAIN_LIMIT)
+        self.kill()
+
+    def kill(self) -> None:
+        """End every worker and `run` at once."""
+        for slot in self.slots:
+            slot.wanted = False
+            slot.changed.set()
+            if slot.child is not None:
+                slot.child.kill()
+        self._stopped.set()
+
+    async def explain(self, name: str, qtype: str) -> list[str]:
+        """The steps of one question through a running worker. Raises LookupError when none is ready."""
+        slot = next((slot for slot in self.active if slot.ready and slot.child), None)
+        if slot is None or slot.child is None:
+            raise LookupError("no worker is ready")
+        self._last_request += 1
+        request = self._last_request
+        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._requests[request] = slot, answer
+        try:
+            slot.child.channel.send(Explain(request, name, qtype))
+            return await answer
+        finally:
+            del self._requests[request]
+
+    def close(self) -> None:
+        """Give back the memory; after `run` has ended."""
+        for slot in self.slots:
+            slot.counts.release()
+            slot.memory.close()
+            os.close(slot.counters_fd)
+            os.close(slot.journal_fd)
+        self.slots.clear()
+
+    def _supervise_all(self) -> None:
+        if self._group is None:
+            return
+        for slot in self.slots:
+            if slot.wanted and not slot.running:
+                slot.running = True
+                self._group.create_task(self._supervise(slot), name=slot.name)
+
+    async def _supervise(self, slot: Slot) -> None:
+        slot.changed.clear()
+        while slot.wanted:
+            how = await self._live(slot)
+            if slot.drain_until is not None:
+                slot.drain_until = None
+                continue
+            slot.restarts += 1
+            slot.failures = 1 if time.monotonic() - slot.started > HEALTHY_AFTER else slot.failures + 1
+            delay = backoff(slot.failures)
+            when = f"in {delay:.2g} s" if delay else "now"
+            _log.warning("worker %s %s; restarting it %s", slot.name, how, when)
+            if delay:
+                try:
+                    await asyncio.wait_for(slot.changed.wait(), delay)
+                except TimeoutError:
+                    pass
+        slot.running = False
+
+    async def _live(self, slot: Slot) -> str:
+        """One worker's whole life; returns how it ended."""
+        slot.started = time.monotonic()
+        slot.counts[counters.HEARTBEAT] = time.monotonic_ns()
+        fds = {"counters": slot.counters_fd, "journal": slot.journal_fd}
+        try:
+            child = Child([*self._command, "--name", slot.name], fds, lambda said: self._receive(slot, said))
+        except OSError as error:
+            return f"cannot be started: {error.strerror}"
+        slot.child = child
+        slot.given = set()
+        self._send_configuration(slot)
+        try:
+            code = await child.exited
+        finally:
+            slot.child = None
+            slot.ready = False
+            slot.upstreams = []
+            self._judge_readiness()
+            child.kill()
+            await child.exited
+            for waiting, answer in self._requests.values():
+                if waiting is slot and not answer.done():
+                    answer.set_exception(LookupError("the worker died while it was asked"))
+        return f"(pid {child.pid}) {how_it_ended(code)}"
+
+    def _send_configuration(self, slot: Slot) -> None:
+        assert self._policy is not None
+        assert slot.child is not None
+        served = self._sockets.of_worker(self.active.index(slot), len(self.active))
+        new = [(listener.id, sock.fileno()) for listener, sock in served if listener.id not in slot.given]
+        slot.given = {listener.id for listener, _ in served}
+        slot.child.channel.send(
+            Configure(self._policy, [listener for listener, _ in served], [number for number, _ in new]),
+            [fd for _, fd in new],
+        )
+
+    def _receive(self, slot: Slot, said: ToControl) -> None:
+        match said:
+            case Ready():
+                milliseconds = (time.monotonic() - slot.started) * 1000
+                pid = slot.child.pid if slot.child else None
+                _log.info("worker %s (pid %s) reads after %.0f ms", slot.name, pid, milliseconds)
+                slot.ready = True
+                self._judge_readiness()
+            case Report():
+                slot.upstreams = said.upstreams
+            case Explained():
+                waiting = self._requests.get(said.request)
+                if waiting is not None and waiting[0] is slot and not waiting[1].done():
+                    waiting[1].set_result(said.steps)
+            case Drained():
+                pass  # its exit says the same, and later
+
+    def _judge_readiness(self) -> None:
+        if all(slot.ready for slot in self.active):
+            self._all_ready.set()
+        else:
+            self._all_ready.clear()
+
+    async def _watch_heartbeats(self) -> None:
+        judged_from = last_tick = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            if now - last_tick > _TICK + 0.5:
+                judged_from = now  # we were stopped ourselves, and perhaps the workers with us
+            last_tick = now
+            for slot in self.slots:
+                if slot.child is None:
+                    continue
+                limit = HEARTBEAT_LIMIT if slot.ready else START_LIMIT
+                stood_still = min(slot.heartbeat_age, now - judged_from)
+                if stood_still > limit:
+                    _log.error(
+                        "worker %s (pid %d) stood still for %.1f s", slot.name, slot.child.pid, stood_still
+                    )
+                    slot.child.kill()
+                elif slot.drain_until is not None and now > slot.drain_until:
+                    slot.child.kill()
+
+
+def _drain(slot: Slot) -> None:
+    slot.changed.set()
+    if slot.child is not None and slot.drain_until is None:
+        slot.drain_until = time.monotonic() + DRAIN_LIMIT
+        slot.child.channel.send(Drain())
+
+
+def _new_slot(name: str) -> Slot:
+    size = counters.SLOTS * 8
+    counters_fd = os.memfd_create(f"sidestep-{name}-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(counters_fd, size)
+    # A worker that shrank it would have us killed by SIGBUS.
+    fcntl.fcntl(counters_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    memory = mmap.mmap(counters_fd, size)
+    journal_fd = os.memfd_create(f"sidestep-{name}-journal", os.MFD_CLOEXEC)
+    return Slot(name, counters_fd, journal_fd, memory, memoryview(memory).cast("Q"))
