@@ -77,21 +77,25 @@ def _histogram(name: str, help_text: str) -> Histogram:
 
 PROTOCOLS = ("udp", "tcp")
 TYPES = ("A", "AAAA", "CNAME", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT", "other")
+SOURCES = ("cache", "stale", "upstream", "local", "error")
+"""`local` are names answered here, `error` is what was refused, malformed or could not be answered by anybody."""
 RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other")
 
 RECEIVED = _family("dns_questions_received", "Datagrams and TCP messages that clients sent.", proto=PROTOCOLS)
-ANSWERED = _family("dns_questions_answered", "Answers sent.", proto=PROTOCOLS, type=TYPES, rcode=RCODES)
+ANSWERED = _family(
+    "dns_questions_answered",
+    "Answers sent, by where they came from.",
+    proto=PROTOCOLS,
+    source=SOURCES,
+    type=TYPES,
+    rcode=RCODES,
+)
 DROPPED = _family(
     "dns_questions_dropped",
     "Messages that got no answer, by reason; received = answered + dropped + still in flight.",
     reason=("short", "response", "port_zero", "duplicate", "client_gone", "unsendable"),
 )
 TRUNCATED = _family("dns_questions_truncated", "Datagrams longer than the receive buffer, cut by the kernel.")
-CACHE = _family(
-    "dns_cache_lookups",
-    "What the cache said to a question that reached it.",
-    result=("success", "denial", "failure", "stale", "local", "miss"),
-)
 CACHE_EVICTED = _family("dns_cache_evicted", "Entries removed to stay within the bytes allowed.")
 PREFETCHED = _family("dns_cache_prefetched", "Popular entries asked again before they expired.")
 COALESCED = _family("dns_questions_coalesced", "Questions that joined one already in flight.")
@@ -104,7 +108,7 @@ HEDGED = _family("dns_upstream_hedged", "Second tries sent because the first ups
 UPSTREAM_FAILED = _family(
     "dns_upstream_failed",
     "Tries that brought no usable answer, by reason.",
-    reason=("timeout", "refused", "unreachable", "servfail", "refused_rcode", "formerr", "other_rcode", "no_socket"),
+    reason=("timeout", "refused", "unreachable", "servfail", "refused_rcode", "formerr", "other_rcode", "malformed", "no_socket"),
 )
 REJECTED = _family(
     "dns_upstream_rejected",
@@ -130,6 +134,7 @@ _TYPE_NAMES = {1: "A", 28: "AAAA", 5: "CNAME", 65: "HTTPS", 15: "MX", 2: "NS", 1
                64: "SVCB", 16: "TXT"}  # fmt: skip
 
 
-def answered_slot(proto: str, qtype: int, rcode: int) -> int:
+def answered_slot(proto: str, source: str, qtype: int, rcode: int) -> int:
     """The slot that counts an answer of this kind."""
-    return ANSWERED.slot(proto, _TYPE_NAMES.get(qtype, "other"), RCODES[rcode] if rcode < 6 else "other")
+    type_name = _TYPE_NAMES.get(qtype, "other")
+    return ANSWERED.slot(proto, source, type_name, RCODES[rcode] if rcode < 6 else "other")

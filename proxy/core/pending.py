@@ -1,0 +1,153 @@
+"""Who waits for which question, and what has been tried for it: the values that the resolver works on."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.core.lifetime import Verdict
+from proxy.core.message import Query
+from proxy.core.upstreams import Upstream
+
+MOST_LOOKUPS = 8192
+"""Different questions in flight at once, in one worker; past it the answer is SERVFAIL with the reason."""
+MOST_WAITERS = 4096
+"""Clients waiting for one question."""
+MOST_TRIES = 3
+"""Per upstream and transport for one question (RFC 9520 3.1)."""
+RETRY_AFTER = 0.25
+"""The same upstream is asked again no sooner, and twice as late each further time."""
+TRY_LIFETIME = 1.5
+"""A try without an answer for so long speaks against its upstream."""
+
+
+class Client(Protocol):
+    """Where an answer goes; the shell knows how."""
+
+    @property
+    def address(self) -> Hashable:
+        """The client's IP and port."""
+
+    @property
+    def proto(self) -> str:
+        """`udp` or `tcp`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Question:
+    """What is asked, apart from who asks: equal questions share one lookup and one cache entry."""
+
+    name: bytes
+    qtype: int
+    do_cd: int
+    """Bit 0 is DO, bit 1 is CD: they get data of their own (RFC 6840 5.9)."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One client's question that has not been answered yet."""
+
+    client: Client
+    query: Query
+    arrived_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Lookup:
+    """One question in flight, for however many clients; none where it only refreshes what is cached."""
+
+    question: Question
+    spelled: bytes
+    """Name as the first client wrote it, type and class: sent upstream as it is."""
+    zone: "Zone"
+    started_at: float
+    stale_at: float
+    """When waiting clients get stale data if there is any (RFC 8767 5: the client response timer)."""
+    deadline: float
+    plan: list[Upstream]
+    """Whom to ask, in order; shrinks from the front."""
+    next_at: float = 0.0
+    held_until: float = 0.0
+    """An AAAA that waits for its A; 0 when it doesn't."""
+    sibling: "Lookup | None" = None
+    """On an A: the AAAA that waits for it."""
+    waiters: dict[Hashable, Waiter] = field(default_factory=dict)
+    tries: list["Try"] = field(default_factory=list)
+    asked: dict[Upstream, int] = field(default_factory=dict)
+    asked_at: dict[Upstream, float] = field(default_factory=dict)
+    refusing: set[Upstream] = field(default_factory=set)
+    """Upstreams that said they can't answer this; silence doesn't count."""
+    network_failed: bool = False
+    truncated: Verdict | None = None
+    asked_once_more: bool = False
+    done: bool = False
+
+    def due(self) -> float:
+        """When something has to be decided about it, if no answer comes before."""
+        if self.held_until:
+            return self.held_until
+        due = self.deadline
+        if self.plan and self.next_at < due:
+            due = self.next_at
+        return min(due, self.stale_at) if self.waiters and self.stale_at else due
+
+
+@dataclass(slots=True, eq=False)
+class Try:
+    """One message to one upstream; open until it is answered, fails or is forgotten."""
+
+    lookup: Lookup
+    upstream: Upstream
+    proto: str
+    message: bytes
+    edns: bool
+    sent_at: float
+    overdue: bool = False
+    closed: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where it goes, `ip:port`."""
+        return self.upstream.address
+
+
+@dataclass(slots=True, eq=False)
+class Zone:
+    """Where the names under a suffix are asked for."""
+
+    suffix: bytes
+    upstreams: Sequence[Upstream]
+    fallback: Sequence[Upstream]
+    service: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """Send `message` to `client`."""
+
+    client: Client
+    message: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Ask:
+    """Send the try's message to its upstream; the transport sets the ID."""
+
+    attempt: Try
+
+
+@dataclass(slots=True, frozen=True)
+class Forget:
+    """Nobody waits for this try any more."""
+
+    attempt: Try
+
+
+@dataclass(slots=True, frozen=True)
+class Probe:
+    """Ask a down upstream a question of our own."""
+
+    upstream: Upstream
+    message: bytes
+
+
+Action = Reply | Ask | Forget | Probe
