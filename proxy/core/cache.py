@@ -173,7 +173,9 @@ class Cache:
         self._void(cache_key(name, qtype, do_cd | _FAILURE))
         return self._put(key, verdict.kind, verdict.sections, verdict.chained, verdict.lifetime, now)
 
-    def store_failure(self, name: bytes, qtype: int, do_cd: int, sections: Sections, lifetime: int, now: float) -> None:
+    def store_failure(
+        self, name: bytes, qtype: int, do_cd: int, sections: Sections, lifetime: int, now: float
+    ) -> None:
         """Remember for `lifetime` that nobody could answer (RFC 9520); what was known before stays."""
         self._put(cache_key(name, qtype, do_cd | _FAILURE), Kind.FAILURE, sections, False, lifetime, now)
 
@@ -217,9 +219,7 @@ class Cache:
             self._drop_variants(entry)
             self._forget(entry)
 
-    def _put(
-        self, key: bytes, kind: Kind, sections: Sections, chained: bool, lifetime: int, now: float
-    ) -> Entry:
+    def _put(self, key: bytes, kind: Kind, sections: Sections, chained: bool, lifetime: int, now: float) -> Entry:
         entry = self._place(key)
         entry.fill(kind, sections, chained, lifetime, now)
         self._recost(entry)
@@ -332,9 +332,7 @@ _KINDS = tuple(Kind)
 def _pack(entry: Entry) -> bytes:
     sections = entry.sections
     marks = entry.chained | sections.authentic << 1 | _KINDS.index(entry.kind) << 2
-    head = _RECORD.pack(
-        marks, len(entry.key), sections.rcode, *sections.counts, entry.lifetime, entry.stored_at
-    )
+    head = _RECORD.pack(marks, len(entry.key), sections.rcode, *sections.counts, entry.lifetime, entry.stored_at)
     return head + entry.key + sections.data
 
 

@@ -108,7 +108,17 @@ HEDGED = _family("dns_upstream_hedged", "Second tries sent because the first ups
 UPSTREAM_FAILED = _family(
     "dns_upstream_failed",
     "Tries that brought no usable answer, by reason.",
-    reason=("timeout", "refused", "unreachable", "servfail", "refused_rcode", "formerr", "other_rcode", "malformed", "no_socket"),
+    reason=(
+        "timeout",
+        "refused",
+        "unreachable",
+        "servfail",
+        "refused_rcode",
+        "formerr",
+        "other_rcode",
+        "malformed",
+        "no_socket",
+    ),
 )
 REJECTED = _family(
     "dns_upstream_rejected",

@@ -113,4 +113,10 @@ def _denial(rcode: Rcode) -> Sections:
 
 def _record(rtype: int, rdata: bytes) -> bytes:
     """A record owned by the question's name (a pointer to it)."""
-    return b"\xc0\x0c" + bytes((rtype >> 8, rtype & 255, 0, 1)) + TTL.to_bytes(4, "big") + len(rdata).to_bytes(2, "big") + rdata
+    return (
+        b"\xc0\x0c"
+        + bytes((rtype >> 8, rtype & 255, 0, 1))
+        + TTL.to_bytes(4, "big")
+        + len(rdata).to_bytes(2, "big")
+        + rdata
+    )

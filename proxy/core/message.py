@@ -420,9 +420,7 @@ def _opt(query: Query, rcode: int, ede: Ede | None, text: bytes) -> bytes:
     return _OPT.pack(0, OPT, OWN_PAYLOAD_SIZE, rcode >> 4, 0, DO if query.do else 0, len(option)) + option
 
 
-def _fit(
-    data: bytes, counts: tuple[int, int, int], room: int
-) -> tuple[bytes, tuple[int, int, int], bool]:
+def _fit(data: bytes, counts: tuple[int, int, int], room: int) -> tuple[bytes, tuple[int, int, int], bool]:
     """Whole records that fit, their counts, and whether only additional records were left out."""
     kept = [0, 0, 0]
     end = 0

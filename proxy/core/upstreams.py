@@ -41,15 +41,21 @@ class Upstream:
     probe_interval: float = FIRST_PROBE_INTERVAL
     probing: bool = False
     answers: int = 0
+    answered_at: float = 0.0
     _samples: list[float] = field(default_factory=list)
     _p95: float = UNKNOWN_HEDGE
 
-    def observe_answer(self, rtt: float) -> None:
-        """An answer came `rtt` seconds after it was asked for."""
+    def observe_recovery(self) -> None:
+        """It can answer (again)."""
         self.failures = 0
         self.down = False
         self.looping = False
         self.probe_interval = FIRST_PROBE_INTERVAL
+
+    def observe_answer(self, rtt: float, now: float) -> None:
+        """An answer came `rtt` seconds after it was asked for."""
+        self.observe_recovery()
+        self.answered_at = now
         self.srtt = rtt if self.srtt is None else self.srtt + (rtt - self.srtt) * _SMOOTHING
         at = self.answers % _SAMPLES
         if len(self._samples) < _SAMPLES:
