@@ -160,18 +160,21 @@ class Cache:
         if entry.uses < _MOST_USES:
             entry.uses += 1
 
-    def store(self, name: bytes, qtype: int, do_cd: int, verdict: Verdict, now: float) -> Entry:
-        """Keep an answer. What it contradicts is forgotten: A and AAAA never disagree about a name's existence."""
-        if verdict.kind is Kind.NXDOMAIN:
-            self._void(cache_key(name, qtype, do_cd))
-            if qtype == A:
-                self._void(cache_key(name, AAAA, do_cd))
-            key = cache_key(name, _NAME_ONLY, do_cd)
-        else:
-            self._void(cache_key(name, _NAME_ONLY, do_cd))
-            key = cache_key(name, qtype, do_cd)
-        self._void(cache_key(name, qtype, do_cd | _FAILURE))
-        return self._put(key, verdict.kind, verdict.sections, verdict.chained, verdict.lifetime, now)
+    def store(self, name: bytes, qtype: int, do_cd: int, verdict: Verdict, now: float) -> None:
+        """Keep an answer if it may be kept, and forget in any case what it contradicts.
+
+        A and AAAA never disagree about a name's existence.
+        """
+        denied = verdict.kind is Kind.NXDOMAIN
+        displaced = [cache_key(name, qtype, do_cd), cache_key(name, qtype, do_cd | _FAILURE)]
+        if denied and qtype == A:
+            displaced.append(cache_key(name, AAAA, do_cd))
+        displaced.append(cache_key(name, _NAME_ONLY, do_cd))
+        for key in displaced:
+            self._void(key)
+        if verdict.lifetime > 0:
+            key = displaced[-1] if denied else displaced[0]
+            self._put(key, verdict.kind, verdict.sections, verdict.chained, verdict.lifetime, now)
 
     def store_failure(
         self, name: bytes, qtype: int, do_cd: int, sections: Sections, lifetime: int, now: float
@@ -219,14 +222,13 @@ class Cache:
             self._drop_variants(entry)
             self._forget(entry)
 
-    def _put(self, key: bytes, kind: Kind, sections: Sections, chained: bool, lifetime: int, now: float) -> Entry:
+    def _put(self, key: bytes, kind: Kind, sections: Sections, chained: bool, lifetime: int, now: float) -> None:
         entry = self._place(key)
         entry.fill(kind, sections, chained, lifetime, now)
         self._recost(entry)
         if self._journal is not None and entry.expires_at != _GONE:
             entry.token = self._journal.append(_pack(entry))
         self._shrink()
-        return entry
 
     def _place(self, key: bytes) -> Entry:
         """The entry of this key, emptied; a new one takes its place in a queue."""

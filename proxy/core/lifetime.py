@@ -23,6 +23,7 @@ STALE_RECHECK = 30
 STALE_TTL = 30
 
 _RRSIG = 46
+_YXDOMAIN = 6
 _TTL_BYTES = 4
 
 
@@ -58,7 +59,7 @@ def judge(answer: Answer, max_ttl: int, negative_max_ttl: int) -> Verdict:
         lifetime = 0 if soa is None else min(lifetime, _lower_soa(answer, soa, sections, negative_max_ttl))
     elif kind is not Kind.POSITIVE:
         lifetime = 0
-    if chain.broken:
+    if chain.broken or answer.rcode == _YXDOMAIN:
         lifetime = 0
     return Verdict(kind, lifetime, sections, chain.length > 0)
 
@@ -68,6 +69,8 @@ def _kind(answer: Answer, chain: "_Chain") -> Kind:
         return Kind.TRUNCATED
     if answer.rcode == Rcode.NXDOMAIN:
         return Kind.NXDOMAIN
+    if answer.rcode == _YXDOMAIN:
+        return Kind.NODATA  # a DNAME made the name too long (RFC 6672 2.2): the client must see it
     if answer.rcode != Rcode.NOERROR:
         return Kind.FAILURE
     if any(r.section == 0 and r.rtype == answer.qtype and r.owner == chain.end for r in answer.records):

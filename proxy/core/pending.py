@@ -1,6 +1,6 @@
 """Who waits for which question, and what has been tried for it: the values that the resolver works on."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,12 +24,16 @@ class Client(Protocol):
     """Where an answer goes; the shell knows how."""
 
     @property
-    def address(self) -> Hashable:
+    def address(self) -> tuple[str, int]:
         """The client's IP and port."""
 
     @property
     def proto(self) -> str:
         """`udp` or `tcp`."""
+
+    @property
+    def reply(self) -> Callable[[bytes], object]:
+        """Send an answer; only the shell calls it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,12 +83,16 @@ class Lookup:
     network_failed: bool = False
     truncated: Verdict | None = None
     asked_once_more: bool = False
+    exhausted: bool = False
+    """On an AAAA: nobody could answer it, and what its clients get depends on an A still in flight."""
     done: bool = False
 
     def due(self) -> float:
         """When something has to be decided about it, if no answer comes before."""
         if self.held_until:
             return self.held_until
+        if self.exhausted:
+            return self.deadline
         due = self.deadline
         if self.plan and self.next_at < due:
             due = self.next_at

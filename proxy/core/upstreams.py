@@ -36,6 +36,8 @@ class Upstream:
     down: bool = False
     looping: bool = False
     """Its probe came back to our own listener: it forwards to us."""
+    refused_name: bytes = b""
+    """The last name that it said it can't answer."""
     no_edns_until: float = 0.0
     probe_at: float = 0.0
     probe_interval: float = FIRST_PROBE_INTERVAL
