@@ -7,6 +7,7 @@ as a dead channel. The end of file on the worker's side means that control is go
 import asyncio
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -83,6 +84,7 @@ PACKET_FDS = 250
 MESSAGE_BYTES = 16 * 1024 * 1024
 
 _MORE, _LAST = b"+", b"."
+_FD_BYTES = array("i").itemsize
 
 
 class Channel:
@@ -193,8 +195,14 @@ class Channel:
     def _read_packet(self) -> bytes:
         if not self._takes_fds:
             return self._sock.recv(PACKET_BYTES + 1)
-        packet, fds, _, _ = socket.recv_fds(self._sock, PACKET_BYTES + 1, PACKET_FDS, socket.MSG_CMSG_CLOEXEC)
-        self._fds += fds
+        # Not socket.recv_fds: before Python 3.12 it forgets its flags, and the descriptors would be inheritable.
+        space = socket.CMSG_LEN(PACKET_FDS * _FD_BYTES)
+        packet, ancillary, _, _ = self._sock.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array("i")
+                fds.frombytes(data[: len(data) - len(data) % _FD_BYTES])
+                self._fds += fds
         return packet
 
     def _end(self) -> None:
@@ -202,9 +210,7 @@ class Channel:
         self._closed()
 
 
-def control_end(
-    sock: socket.socket, receive: Callable[[ToControl], None], closed: Callable[[], None]
-) -> Channel:
+def control_end(sock: socket.socket, receive: Callable[[ToControl], None], closed: Callable[[], None]) -> Channel:
     """Control's end of the pair: hears `ToControl`; the kernel discards any descriptor sent along."""
     return Channel(sock, ToControl, lambda message, _: receive(message), closed, takes_fds=False)
 
