@@ -62,7 +62,7 @@ class Lookup:
     question: Question
     spelled: bytes
     """Name as the first client wrote it, type and class: sent upstream as it is."""
-    zone: "Zone"
+    zone: "Route"
     started_at: float
     stale_at: float
     """When waiting clients get stale data if there is any (RFC 8767 5: the client response timer)."""
@@ -119,7 +119,7 @@ class Try:
 
 
 @dataclass(slots=True, eq=False)
-class Zone:
+class Route:
     """Where the names under a suffix are asked for."""
 
     suffix: bytes

@@ -36,7 +36,7 @@ from proxy.core.pending import (
     Reply,
     Try,
     Waiter,
-    Zone,
+    Route,
 )
 from proxy.core.policy import DnsPolicy
 from proxy.core.replies import Replies
@@ -236,7 +236,7 @@ class Resolver:
             return self._replies.stale(query, client, stale)
         return self._replies.error(query, client, Rcode.SERVFAIL, Ede.OTHER, _TOO_MANY)
 
-    def _start(self, question: Question, query: Query, zone: Zone, now: float) -> Lookup:
+    def _start(self, question: Question, query: Query, zone: Route, now: float) -> Lookup:
         stale = self.cache.stale_entry(question.name, question.qtype, question.do_cd, now)
         lookup = Lookup(
             question,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from proxy.core.local_names import suffixes, wire_name
-from proxy.core.pending import Zone
+from proxy.core.pending import Route
 from proxy.core.policy import DnsPolicy
 from proxy.core.upstreams import Upstream, order
 
@@ -13,7 +13,7 @@ class Zones:
 
     def __init__(self, policy: DnsPolicy, previous: "Zones | None") -> None:
         known = {} if previous is None else {(u.zone, u.address): u for u in previous.upstreams}
-        self._by_suffix: dict[bytes, Zone] = {}
+        self._by_suffix: dict[bytes, Route] = {}
         self.upstreams: list[Upstream] = []
         for zone in policy.zones:
             servers = [
@@ -21,10 +21,10 @@ class Zones:
                 for addresses in (zone.upstreams, zone.fallback)
             ]
             suffix = wire_name(zone.suffix)
-            self._by_suffix[suffix] = Zone(suffix, servers[0], servers[1], zone.service)
+            self._by_suffix[suffix] = Route(suffix, servers[0], servers[1], zone.service)
             self.upstreams += servers[0] + servers[1]
 
-    def find(self, name: bytes) -> Zone | None:
+    def find(self, name: bytes) -> Route | None:
         """The zone with the longest suffix of `name` (lower-case wire format)."""
         for suffix in suffixes(name):
             zone = self._by_suffix.get(suffix)
@@ -32,7 +32,7 @@ class Zones:
                 return zone
         return None
 
-    def plan(self, zone: Zone, random: Callable[[], float]) -> list[Upstream]:
+    def plan(self, zone: Route, random: Callable[[], float]) -> list[Upstream]:
         """Whom to ask for one question, in order: endpoints, the only one twice; fallback; all of them again."""
         endpoints = order(zone.upstreams, random)
         fallback = order(zone.fallback, random)
