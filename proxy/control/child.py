@@ -26,9 +26,7 @@ UNPRIVILEGED_ID = 65532
 class Child:
     """A running worker; `exited` ends with its return code, negative for a signal, once it is reaped."""
 
-    def __init__(
-        self, command: Sequence[str], fds: dict[str, int], receive: Callable[[ToControl], None]
-    ) -> None:
+    def __init__(self, command: Sequence[str], fds: dict[str, int], receive: Callable[[ToControl], None]) -> None:
         """Start it with each of `fds` inherited and named by an option (`--counters 5`). Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -97,7 +95,5 @@ def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     root = Path(proxy.__file__).resolve().parent.parent
     if root.name not in ("site-packages", "dist-packages"):
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(root), *filter(None, [environment.get("PYTHONPATH")])]
-        )
+        environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
     return environment

@@ -7,10 +7,12 @@ import errno
 import os
 import resource
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from proxy.control.errors import CannotRun
 from proxy.control.owner import port_owner
 from proxy.worker.channel import Listener
 
@@ -21,10 +23,7 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 """Some 5,000 small datagrams: what arrives in seconds while a worker is being replaced."""
 BACKLOG = 1024
 _SO_RCVBUFFORCE = 33
-
-
-class CannotRun(Exception):
-    """Something outside is in the way; the text names it and says what to do."""
+_SO_MEMINFO = 55
 
 
 @dataclass(slots=True)
@@ -151,6 +150,11 @@ def split_address(address: str) -> tuple[str, int]:
     """`192.0.2.1:53` or `[2001:db8::1]:53` as host and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def kernel_drops(sock: socket.socket) -> int:
+    """Datagrams that the kernel threw away because this socket's queue was full, since it was opened."""
+    return int(struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])
 
 
 def raise_descriptor_limit() -> None:

@@ -80,9 +80,7 @@ class Slot:
 class Workers:
     """All dns workers. `run` supervises them until `drain`; exceptions of ours end `run`, theirs never do."""
 
-    def __init__(
-        self, sockets: ListenSockets, log_format: str, command: Sequence[str] = WORKER_COMMAND
-    ) -> None:
+    def __init__(self, sockets: ListenSockets, log_format: str, command: Sequence[str] = WORKER_COMMAND) -> None:
         self.slots: list[Slot] = []
         self._sockets = sockets
         self._command = [*command, *privilege_options(), "--log-format", log_format]
@@ -269,9 +267,7 @@ class Workers:
                 limit = HEARTBEAT_LIMIT if slot.ready else START_LIMIT
                 stood_still = min(slot.heartbeat_age, now - judged_from)
                 if stood_still > limit:
-                    _log.error(
-                        "worker %s (pid %d) stood still for %.1f s", slot.name, slot.child.pid, stood_still
-                    )
+                    _log.error("worker %s (pid %d) stood still for %.1f s", slot.name, slot.child.pid, stood_still)
                     slot.child.kill()
                 elif slot.drain_until is not None and now > slot.drain_until:
                     slot.child.kill()

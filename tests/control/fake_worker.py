@@ -73,7 +73,7 @@ class FakeWorker:
         query, client = sock.recvfrom(4096)
         self.counts[counters.RECEIVED.slot("udp")] += 1
         sock.sendto(answer(query), client)
-        self.counts[counters.answered_slot("udp", 1, 0)] += 1
+        self.counts[counters.answered_slot("udp", "local", 1, 0)] += 1
 
     def accept(self, sock: socket.socket) -> None:
         connection, _ = sock.accept()

@@ -1,0 +1,190 @@
+"""The command `sidestep`. Exit status: 0 fine, 1 found something, 2 cannot run.
+
+Each command imports what it needs, so that none waits for what another one does.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy import __version__
+from proxy.control.errors import CannotRun
+
+if TYPE_CHECKING:
+    from proxy.control.client import AdminClient
+    from proxy.control.text import Table
+
+FOUND_SOMETHING = 1
+CANNOT_RUN = 2
+
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration file; without one the defaults serve.",
+)
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="For people or for programs.",
+)
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CannotRun as error:
+            click.echo(f"sidestep: {error}", err=True)
+            sys.exit(CANNOT_RUN)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Node-local DNS cache and UDP proxy for Kubernetes, past conntrack's DNAT."""
+
+
+@main.command()
+@_config
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="Default: text on a terminal, else JSON.")
+def run(config: Path | None, log_format: str | None) -> None:
+    """Run the proxy until SIGTERM; without a file on 127.0.0.1:5300 and [::1]:5300."""
+    from proxy import logs
+    from proxy.control.service import serve
+
+    chosen = log_format or logs.format_for(sys.stderr.isatty())
+    sys.exit(serve(config, "json" if chosen == "json" else "text"))
+
+
+@main.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@_config
+def check_config(file: Path | None, config: Path | None) -> None:
+    """Say what is wrong with FILE, one line an error: FILE:LINE:COLUMN: KEY: reason."""
+    from proxy.settings import SettingsError, load
+
+    path = file or config
+    if path is None:
+        raise click.UsageError("name the file to check")
+    try:
+        load(path)
+    except SettingsError as error:
+        click.echo(str(error), err=True)
+        sys.exit(FOUND_SOMETHING)
+    except OSError as error:
+        raise CannotRun(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@main.command()
+@_config
+def schema(config: Path | None) -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from proxy.settings import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@_config
+@_output
+def status(config: Path | None, output: str) -> None:
+    """How the running proxy is; exit status 1 when something needs a look."""
+    from proxy.control.text import findings, status_tables
+
+    client = _client(config)
+    found, not_ready = client.status(), client.readiness()
+    trouble = findings(found, not_ready)
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print_tables(status_tables(found))
+        for line in trouble:
+            click.echo(f"! {line}")
+    sys.exit(FOUND_SOMETHING if trouble else 0)
+
+
+@main.command()
+@_config
+@_output
+@click.option("--count", type=click.IntRange(1), help="End after so many lines; else on Ctrl-C.")
+def top(config: Path | None, output: str, count: int | None) -> None:
+    """Rates of the running proxy, a line each second."""
+    import msgspec
+
+    from proxy.control.text import RATES_HEAD, rates, rates_row
+
+    client = _client(config)
+    widths = [len(name) for name in RATES_HEAD]
+    try:
+        before = client.status()
+        if output == "text":
+            click.echo("  ".join(RATES_HEAD))
+        while count is None or count > 0:
+            time.sleep(1)
+            after = client.status()
+            found = rates(before, after)
+            if output == "json":
+                click.echo(json.dumps(msgspec.to_builtins(found)))
+            else:
+                cells = zip(rates_row(found), widths, strict=True)
+                click.echo("  ".join(cell.rjust(width) for cell, width in cells))
+            before = after
+            count = None if count is None else count - 1
+    except KeyboardInterrupt:
+        pass
+
+
+@main.command()
+@_config
+@_output
+@click.argument("name")
+@click.argument("qtype", metavar="[TYPE]", default="A")
+def explain(config: Path | None, output: str, name: str, qtype: str) -> None:
+    """Ask NAME through the running proxy and print each step."""
+    client = _client(config)
+    answer = client.explain(name, qtype.upper())
+    if output == "json":
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        for step in answer["steps"]:
+            click.echo(step)
+
+
+@main.command()
+@_config
+@_output
+def version(config: Path | None, output: str) -> None:
+    """Print the version."""
+    click.echo(json.dumps({"version": __version__}) if output == "json" else f"sidestep {__version__}")
+
+
+def _client(config: Path | None) -> "AdminClient":
+    from proxy.control.client import AdminClient
+    from proxy.control.configuration import read_settings
+
+    return AdminClient(Path(read_settings(config).admin.socket))
+
+
+def _print_tables(tables: Iterable["Table"]) -> None:
+    from proxy.control.text import plain
+
+    if not sys.stdout.isatty():
+        click.echo("\n\n".join(plain(table) for table in tables))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    for table in tables:
+        drawn = RichTable(*table.head, title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print(drawn)

@@ -1,0 +1,102 @@
+"""The admin HTTP: questions about a run on loopback TCP, and verbs on a Unix socket that only its owner may open.
+
+No answer needs a worker to do anything, but `explain`.
+"""
+
+import asyncio
+import socket
+
+from aiohttp import web
+
+from proxy import __version__
+from proxy.control import metrics
+from proxy.control.page import page
+from proxy.control.probe import Readiness
+from proxy.control.state import State
+
+EXPLAIN_LIMIT = 5.0
+_METRICS_TYPE = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+
+
+class Admin:
+    """Serves on the sockets it is given until `close`."""
+
+    def __init__(self, state: State, readiness: Readiness) -> None:
+        self._state = state
+        self._readiness = readiness
+        self._runners: list[web.AppRunner] = []
+
+    async def start(self, tcp: socket.socket | None, unix: socket.socket | None) -> None:
+        for sock, verbs in ((tcp, False), (unix, True)):
+            if sock is None:
+                continue
+            runner = web.AppRunner(self._application(verbs), access_log=None, shutdown_timeout=0.5)
+            await runner.setup()
+            self._runners.append(runner)
+            await web.SockSite(runner, sock).start()
+
+    async def close(self) -> None:
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
+
+    def _application(self, verbs: bool) -> web.Application:
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/", self._page),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/status.json", self._status),
+                web.get("/version", self._version),
+            ]
+        )
+        if verbs:
+            application.add_routes([web.post("/explain", self._explain)])
+        return application
+
+    async def _page(self, _: web.Request) -> web.Response:
+        text = page(self._state.status(), await self._readiness.failures())
+        return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return _verdict(self._state.unhealthy())
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        failures = await self._readiness.failures()
+        return _verdict([f"{listener}: {reason}" for listener, reason in failures.items()])
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        coredns = "coredns" in request.query.getall("names", [])
+        return web.Response(body=metrics.render(self._state, coredns=coredns), headers=_METRICS_TYPE)
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return web.json_response(self._state.status())
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": __version__})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        try:
+            asked = await request.json()
+            name, qtype = str(asked["name"]), str(asked["type"])
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"error": 'send {"name": NAME, "type": TYPE}'}, status=400)
+        try:
+            async with asyncio.timeout(EXPLAIN_LIMIT):
+                steps = await self._state.workers.explain(name, qtype)
+        except LookupError as error:
+            return web.json_response({"error": str(error)}, status=503)
+        except TimeoutError:
+            return web.json_response({"error": f"no answer within {EXPLAIN_LIMIT:g} s"}, status=504)
+        return web.json_response({"name": name, "type": qtype, "steps": steps})
+
+
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+def _verdict(reasons: list[str]) -> web.Response:
+    if reasons:
+        return web.json_response({"status": "unavailable", "reasons": reasons}, status=503)
+    return web.json_response({"status": "ok"})

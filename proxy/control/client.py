@@ -1,0 +1,65 @@
+"""Asks a running sidestep over its admin socket; what the commands `status`, `top` and `explain` stand on."""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from proxy.control.errors import CannotRun
+
+
+class NotRunning(CannotRun):
+    """Nobody answers on the admin socket, or not sensibly; the text says which socket and what to do."""
+
+
+class AdminClient:
+    """One request per call, each within `limit` seconds."""
+
+    def __init__(self, path: Path, limit: float = 10.0) -> None:
+        self._path = path
+        self._limit = limit
+
+    def status(self) -> dict[str, Any]:
+        """`/status.json`. Raises NotRunning."""
+        return self._ask("GET", "/status.json")[1]
+
+    def readiness(self) -> list[str]:
+        """Why the run is not ready; empty when it is. Raises NotRunning."""
+        reasons = self._ask("GET", "/readyz")[1].get("reasons", [])
+        return [str(reason) for reason in reasons]
+
+    def explain(self, name: str, qtype: str) -> dict[str, Any]:
+        """The steps of one question, under `steps`. Raises NotRunning."""
+        code, answer = self._ask("POST", "/explain", {"name": name, "type": qtype})
+        if code != 200:
+            raise NotRunning(f"the sidestep at {self._path} says: {answer.get('error', code)}")
+        return answer
+
+    def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        connection = _UnixConnection(self._path, self._limit)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except FileNotFoundError as error:
+            raise NotRunning(f"no sidestep runs here: there is no socket {self._path}") from error
+        except ConnectionRefusedError as error:
+            raise NotRunning(f"no sidestep runs here: nobody listens on {self._path}") from error
+        except PermissionError as error:
+            raise NotRunning(f"{self._path} may only be opened by the user that runs sidestep, or root") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotRunning(f"the sidestep at {self._path} does not answer: {error}") from error
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, limit: float) -> None:
+        super().__init__("localhost", timeout=limit)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,127 @@
+"""The page for people: one HTML document made from the status, no scripts, nothing fetched from elsewhere."""
+
+from html import escape
+from typing import Any
+
+_STYLE = """
+:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent) }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin-top: 2rem } h1 small { font-weight: normal; opacity: .6 }
+table { border-collapse: collapse; width: 100% } th { text-align: left; font-weight: normal; opacity: .6 }
+td, th { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line) }
+td { font-variant-numeric: tabular-nums } code { font-size: .95em }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0 }
+.figures b { display: block; font-size: 1.5rem }
+.up { color: light-dark(#176f2c, #5fd37a) } .down { color: light-dark(#b3261e, #ff8a80) }
+"""
+
+
+def page(status: dict[str, Any], not_ready: dict[str, str]) -> str:
+    """The whole document; `not_ready` has a reason by listener."""
+    dns, config = status["dns"], status["config"]
+    questions, cache = dns["questions"], dns["cache"]
+    verdict = _mark("ready", good=True) if not not_ready else _mark("not ready", good=False)
+    lost = sum(questions["dropped"].values()) + sum(questions["kernel_drops"].values())
+    heading = f"{escape(status['version'])}, up {_duration(status['uptime_seconds'])}"
+    figures = {
+        "questions": f"{sum(questions['received'].values()):,}",
+        "answered from cache": "-" if cache["hit_ratio"] is None else f"{cache['hit_ratio']:.1%}",
+        "in flight": f"{questions['in_flight']:,}",
+        "dropped": f"{lost:,}",
+        "cache entries": f"{cache['entries']:,}",
+        "cache": f"{cache['bytes'] / 2**20:.1f} MiB",
+    }
+    parts = [
+        f"<h1>Sidestep {verdict} <small>{heading}</small></h1>",
+        '<div class="figures">',
+        *(f"<div><b>{value}</b>{name}</div>" for name, value in figures.items()),
+        "</div>",
+    ]
+    if config["error"]:
+        parts.append(
+            f"<p>{_mark('The configuration file is wrong', good=False)}; an older one serves. "
+            f"<code>{escape(config['error'])}</code></p>"
+        )
+    parts += _table(
+        "Listeners",
+        ("address", "UDP", "TCP"),
+        [
+            (
+                _code(listener["address"]),
+                *(_listener(not_ready.get(f"{listener['address']}/{name}")) for name in ("udp", "tcp")),
+            )
+            for listener in status["listeners"]
+        ],
+    )
+    parts += _table(
+        "Upstreams",
+        ("zone", "address", "state", "round trip"),
+        [
+            (
+                _code(upstream["zone"]),
+                _code(upstream["address"]),
+                _mark(upstream["state"], good=upstream["state"] == "up"),
+                "-" if upstream["rtt_ms"] is None else f"{upstream['rtt_ms']:.1f} ms",
+            )
+            for upstream in dns["upstreams"]
+        ],
+    )
+    parts += _table(
+        "Workers",
+        ("role", "pid", "restarts", "state"),
+        [
+            (
+                worker["role"],
+                str(worker["pid"] or "-"),
+                str(worker["restarts"]),
+                _mark("reads" if worker["ready"] else "starts", good=worker["ready"]),
+            )
+            for worker in status["workers"]
+        ],
+    )
+    parts += _table(
+        "Answers", ("rcode", "count"), [(name, f"{count:,}") for name, count in questions["rcodes"].items()]
+    )
+    parts.append(
+        '<p>More: <a href="/status.json">status.json</a> · <a href="/metrics">metrics</a> · '
+        '<a href="/readyz">readyz</a> · <code>sidestep status</code></p>'
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sidestep</title>'
+        '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Cells are HTML already."""
+    if not rows:
+        return []
+    return [
+        f"<h2>{title}</h2><table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>",
+        *(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows),
+        "</table>",
+    ]
+
+
+def _listener(failure: str | None) -> str:
+    return _mark("answers", good=True) if failure is None else _mark(failure, good=False)
+
+
+def _mark(text: str, *, good: bool) -> str:
+    return f'<span class="{"up" if good else "down"}">{escape(text)}</span>'
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

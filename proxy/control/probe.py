@@ -1,0 +1,82 @@
+"""Asks every listener a real question, as a pod would, to know whether the proxy is ready."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncio_dgram
+
+from proxy.control.sockets import TRANSPORTS, ListenSockets, Transport, split_address
+
+PROBE_LIMIT = 1.0
+CACHED_FOR = 1.0
+_QUESTION = bytes.fromhex("0100 0001 0000 0000 0000 09 6c6f63616c686f7374 00 0001 0001")
+"""RD=1, `localhost. A`: answered by the proxy itself (P30), so no upstream is asked. The ID goes in front."""
+
+
+class Readiness:
+    """Whether every listener answers; asked at most once a second, however many want to know."""
+
+    def __init__(self, sockets: ListenSockets) -> None:
+        self._sockets = sockets
+        self._asked = -CACHED_FOR
+        self._failures: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+
+    async def failures(self) -> dict[str, str]:
+        """Reasons by listener (`127.0.0.1:53/udp`); empty when all of them answer."""
+        async with self._lock:
+            if time.monotonic() - self._asked >= CACHED_FOR:
+                listeners = [(address, transport) for address in self._sockets.addresses for transport in TRANSPORTS]
+                reasons = await asyncio.gather(*(probe(*listener) for listener in listeners))
+                self._failures = {
+                    f"{address}/{transport}": reason
+                    for (address, transport), reason in zip(listeners, reasons, strict=True)
+                    if reason is not None
+                }
+                self._asked = time.monotonic()
+            return self._failures
+
+
+async def probe(address: str, transport: Transport) -> str | None:
+    """Why this listener is not answering, or None: any rcode is an answer. A wildcard is asked on loopback."""
+    host, port = split_address(address)
+    host = loopback_for(host)
+    ask: Callable[[str, int, bytes], Awaitable[bytes]] = _ask_udp if transport == "udp" else _ask_tcp
+    query = secrets.token_bytes(2) + _QUESTION
+    try:
+        async with asyncio.timeout(PROBE_LIMIT):
+            reply = await ask(host, port, query)
+    except TimeoutError:
+        return f"no answer within {PROBE_LIMIT:g} s"
+    except (OSError, EOFError) as error:
+        return str(error) or type(error).__name__
+    if len(reply) < 12 or reply[:2] != query[:2] or not reply[2] & 0x80:
+        return "the answer was not one to our question"
+    return None
+
+
+def loopback_for(host: str) -> str:
+    """The address on which this machine reaches a listener on `host`, which may be a wildcard."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+async def _ask_udp(host: str, port: int, query: bytes) -> bytes:
+    stream = await asyncio_dgram.connect((host, port))
+    try:
+        await stream.send(query)
+        reply, _ = await stream.recv()
+        return bytes(reply)
+    finally:
+        stream.close()
+
+
+async def _ask_tcp(host: str, port: int, query: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(len(query).to_bytes(2, "big") + query)
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        return await reader.readexactly(length)
+    finally:
+        writer.close()
