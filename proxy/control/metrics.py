@@ -17,6 +17,8 @@ from proxy.control.state import State, by_label
 from proxy.core import counters
 from proxy.core.counters import Family, Histogram
 
+ALWAYS_SHOWN = 32
+"""A family of more series than this shows only those that have counted something."""
 COREDNS_BUCKETS = slice(3, None)
 """CoreDNS's histograms begin at 250 us; our finer buckets below join its first one."""
 
@@ -43,7 +45,8 @@ class OwnNames(Collector):
         for family in counters.FAMILIES:
             metric = CounterMetricFamily(f"sidestep_{family.name}", family.help, labels=list(family.labels))
             for values, count in family.samples(totals):
-                metric.add_metric(values, count)
+                if count or family.size <= ALWAYS_SHOWN:
+                    metric.add_metric(values, count)
             yield metric
         for histogram in counters.HISTOGRAMS:
             durations = HistogramMetricFamily(f"sidestep_{histogram.name}", histogram.help)

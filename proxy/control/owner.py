@@ -78,9 +78,8 @@ def _holder(inodes: set[str]) -> int | None:
         if not process.name.isdigit():
             continue
         try:
-            for descriptor in os.scandir(process / "fd"):
-                if os.readlink(descriptor.path) in wanted:
-                    return int(process.name)
+            if any(os.readlink(descriptor) in wanted for descriptor in (process / "fd").iterdir()):
+                return int(process.name)
         except OSError:
             continue  # not ours to see, or just gone
     return None

@@ -102,7 +102,7 @@ def rates(before: dict[str, Any], after: dict[str, Any]) -> Rates:
     old, new = before["dns"], after["dns"]
 
     def per_second(*path: str) -> float:
-        return max(_total(new, path) - _total(old, path), 0) / seconds
+        return max(_total(new, path) - _total(old, path), 0.0) / float(seconds)
 
     before_by_source = old["questions"]["sources"]
     sources = {name: count - before_by_source[name] for name, count in new["questions"]["sources"].items()}
@@ -157,9 +157,10 @@ def drops(address: str, questions: dict[str, Any]) -> str:
     return str(questions["kernel_drops"].get(address, 0))
 
 
-def _total(value: Any, path: Sequence[str]) -> float:
+def _total(dns: dict[str, Any], path: Sequence[str]) -> float:
+    value: Any = dns
     for key in path:
-        value = value.get(key, 0) if isinstance(value, dict) else value
+        value = value.get(key, 0)
     return float(sum(value.values()) if isinstance(value, dict) else value)
 
 

@@ -1,0 +1,133 @@
+"""Opening listening sockets, and what is said when one cannot be had."""
+
+import errno
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.control.errors import CannotRun
+from proxy.control.sockets import ListenSockets, kernel_drops, open_udp, why_not
+from tests.control.test_workers import free_address
+
+
+@pytest.fixture
+def sockets() -> Iterator[ListenSockets]:
+    sockets = ListenSockets()
+    yield sockets
+    sockets.close()
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+HOLDER = """
+import socket, sys
+kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
+sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET, kind)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+sock.bind((sys.argv[2], int(sys.argv[3])))
+if sys.argv[1] == "tcp":
+    sock.listen()
+print("bound", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_in_use_names_the_process_that_has_it(
+    sockets: ListenSockets, transport: str, host: str, workers: int
+) -> None:
+    address = free_address()
+    command = [sys.executable, "-c", HOLDER, transport, host, str(port_of(address))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "bound\n"
+        with pytest.raises(CannotRun, match=f"{address}/{transport}: .* in use by python.* \\(pid {holder.pid}\\)"):
+            sockets.open([address], workers)
+        assert sockets.addresses == []
+        holder.communicate("")
+
+
+def test_an_address_that_does_not_exist_is_named(sockets: ListenSockets) -> None:
+    with pytest.raises(CannotRun, match=r"192\.0\.2\.7:5300/udp: no interface .* dns\.listen"):
+        sockets.open(["192.0.2.7:5300"], 1)
+
+
+def test_a_port_that_needs_root_says_which_capability() -> None:
+    assert "CAP_NET_BIND_SERVICE" in why_not(PermissionError(errno.EACCES, ""), "127.0.0.1:53", "udp", "dns.listen")
+
+
+def test_running_out_of_descriptors_says_so(sockets: ListenSockets) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(CannotRun, match="out of file descriptors"):
+            sockets.open([free_address_without_opening()], 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def free_address_without_opening() -> str:
+    return "127.0.0.1:5399"
+
+
+def test_one_address_that_fails_leaves_the_others_as_they_were(sockets: ListenSockets) -> None:
+    first, second = free_address(), free_address()
+    sockets.open([first], 1)
+    with pytest.raises(CannotRun):
+        sockets.open([first, second, "192.0.2.7:53"], 2)
+    assert sockets.addresses == [first]
+    assert len(list(sockets.udp_sockets())) == 1
+    sockets.open([second], 1)
+
+
+def test_ipv4_and_ipv6_wildcards_share_a_port(sockets: ListenSockets) -> None:
+    port = port_of(free_address())
+    sockets.open([f"0.0.0.0:{port}", f"[::]:{port}"], 1)
+    assert len(sockets.addresses) == 2
+
+
+def test_a_second_run_cannot_join_a_single_workers_port(sockets: ListenSockets) -> None:
+    address = free_address()
+    sockets.open([address], 1)
+    with pytest.raises(OSError, match="in use"):
+        open_udp(address, first=False, alone=False)
+
+
+def test_every_udp_socket_has_one_worker_and_every_tcp_socket_has_all(sockets: ListenSockets) -> None:
+    sockets.open([free_address(), free_address()], 3)
+    for workers in (3, 2, 1):
+        shares = [sockets.of_worker(index, workers) for index in range(workers)]
+        udp = [listener.id for share in shares for listener, _ in share if listener.transport == "udp"]
+        assert len(udp) == len(set(udp)) == 6
+        for share in shares:
+            assert len([listener for listener, _ in share if listener.transport == "tcp"]) == 2
+
+
+def test_ids_are_never_used_twice(sockets: ListenSockets) -> None:
+    address = free_address()
+    sockets.open([address], 1)
+    before = {listener.id for listener, _ in sockets.of_worker(0, 1)}
+    sockets.close_others([])
+    sockets.open([address], 1)
+    assert not before & {listener.id for listener, _ in sockets.of_worker(0, 1)}
+
+
+def test_kernel_drops_are_counted() -> None:
+    address = free_address()
+    with open_udp(address, first=True, alone=True) as sock, socket.socket(type=socket.SOCK_DGRAM) as client:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert kernel_drops(sock) == 0
+        for _ in range(200):
+            client.sendto(bytes(1000), ("127.0.0.1", port_of(address)))
+        assert kernel_drops(sock) > 100
