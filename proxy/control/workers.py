@@ -4,18 +4,16 @@ What must outlive a worker is here: its counters and its cache journal, in memor
 """
 
 import asyncio
-import fcntl
 import logging
-import mmap
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from proxy.control.child import WORKER_COMMAND, Child, how_it_ended, privilege_options
+from proxy.control.slot import Slot
 from proxy.control.sockets import ListenSockets
 from proxy.core import counters
 from proxy.core.policy import DnsPolicy
+from proxy.core.upstreams import FAILURES_TO_DOWN
 from proxy.worker.channel import (
     Configure,
     Drain,
@@ -44,37 +42,6 @@ _log = logging.getLogger(__name__)
 def backoff(failures: int) -> float:
     """Seconds to wait before the restart after so many failures in a row: none at first, then doubling."""
     return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.05 * 2 ** (failures - 2))
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A worker's place: the memory that outlives it, and the process in it, if any."""
-
-    name: str
-    counters_fd: int
-    journal_fd: int
-    memory: mmap.mmap
-    counts: memoryview
-    child: Child | None = None
-    wanted: bool = True
-    running: bool = False
-    """A task supervises it."""
-    given: set[int] = field(default_factory=set)
-    """Ids of the sockets that the present child has."""
-    started: float = 0.0
-    ready: bool = False
-    drain_until: float | None = None
-    """The child was told to drain, and is killed at this time."""
-    restarts: int = 0
-    failures: int = 0
-    upstreams: list[UpstreamReport] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when `wanted` turns false, to cut a back-off short."""
-
-    @property
-    def heartbeat_age(self) -> float:
-        """Seconds since the worker's loop last turned."""
-        return time.monotonic() - self.counts[counters.HEARTBEAT] / 1e9
 
 
 class Workers:
@@ -108,7 +75,7 @@ class Workers:
         """Have `count` workers serve this policy on the open sockets; running ones keep their cache."""
         self._policy = policy
         while len(self.slots) < count:
-            self.slots.append(_new_slot(f"dns-{len(self.slots)}"))
+            self.slots.append(Slot.make(f"dns-{len(self.slots)}"))
         for number, slot in enumerate(self.slots):
             slot.wanted = number < count
         for slot in self.slots:
@@ -160,10 +127,7 @@ class Workers:
     def close(self) -> None:
         """Give back the memory; after `run` has ended."""
         for slot in self.slots:
-            slot.counts.release()
-            slot.memory.close()
-            os.close(slot.counters_fd)
-            os.close(slot.journal_fd)
+            slot.close()
         self.slots.clear()
 
     def _supervise_all(self) -> None:
@@ -239,6 +203,7 @@ class Workers:
                 slot.ready = True
                 self._judge_readiness()
             case Report():
+                _tell_changes(slot.upstreams, said.upstreams)
                 slot.upstreams = said.upstreams
             case Explained():
                 waiting = self._requests.get(said.request)
@@ -273,19 +238,26 @@ class Workers:
                     slot.child.kill()
 
 
+def _tell_changes(before: list[UpstreamReport], after: list[UpstreamReport]) -> None:
+    """One line per upstream that went down or came back; the same from several workers is summed."""
+    states = {(upstream.zone, upstream.address): upstream.state for upstream in before}
+    for upstream in after:
+        was = states.get((upstream.zone, upstream.address), "up")
+        if upstream.state == was:
+            continue
+        if upstream.state == "down":
+            _log.warning(
+                "upstream %s for %s is down (%d failures in a row)",
+                upstream.address,
+                upstream.zone,
+                FAILURES_TO_DOWN,
+            )
+        else:
+            _log.warning("upstream %s for %s answers again", upstream.address, upstream.zone)
+
+
 def _drain(slot: Slot) -> None:
     slot.changed.set()
     if slot.child is not None and slot.drain_until is None:
         slot.drain_until = time.monotonic() + DRAIN_LIMIT
         slot.child.channel.send(Drain())
-
-
-def _new_slot(name: str) -> Slot:
-    size = counters.SLOTS * 8
-    counters_fd = os.memfd_create(f"sidestep-{name}-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(counters_fd, size)
-    # A worker that shrank it would have us killed by SIGBUS.
-    fcntl.fcntl(counters_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    memory = mmap.mmap(counters_fd, size)
-    journal_fd = os.memfd_create(f"sidestep-{name}-journal", os.MFD_CLOEXEC)
-    return Slot(name, counters_fd, journal_fd, memory, memoryview(memory).cast("Q"))

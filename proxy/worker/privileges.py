@@ -35,9 +35,7 @@ def drop(uid: int | None, gid: int | None) -> str | None:
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
         except OSError as error:
-            refused = (
-                f"stays user {os.geteuid()}, without capabilities: cannot become {uid}: {error.strerror}"
-            )
+            refused = f"stays user {os.geteuid()}, without capabilities: cannot become {uid}: {error.strerror}"
     try:
         _call(_libc.prctl, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     except OSError:
@@ -46,14 +44,12 @@ def drop(uid: int | None, gid: int | None) -> str | None:
     return refused
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, so that not even a stopped worker outlives it.
+def die_with_parent() -> None:
+    """Have the kernel kill this process when control dies, so that not even a stopped worker outlives it.
 
-    A change of user resets it: call it after `drop`.
+    A change of user resets it: call it after `drop`. That control died before shows in the channel's end.
     """
     _call(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we could ask
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _clear_bounding_set() -> None:

@@ -84,7 +84,7 @@ def test_a_stopped_child_does_not_outlive_its_parent() -> None:
         child = subprocess.Popen([sys.executable, "-c", '''
         import os, signal
         from proxy.worker.privileges import die_with_parent
-        die_with_parent(os.getppid())
+        die_with_parent()
         os.kill(os.getpid(), signal.SIGSTOP)
         '''.replace("\\n        ", "\\n")], pass_fds=[int(sys.argv[1])])
         os.waitid(os.P_PID, child.pid, os.WSTOPPED)

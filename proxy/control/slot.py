@@ -1,0 +1,62 @@
+"""A worker's place in a run: the memory that outlives the worker, and what control knows of the present one."""
+
+import asyncio
+import fcntl
+import mmap
+import os
+import time
+from dataclasses import dataclass, field
+
+from proxy.control.child import Child
+from proxy.core import counters
+from proxy.worker.channel import UpstreamReport
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A worker's place: the memory that outlives it, and the process in it, if any."""
+
+    name: str
+    counters_fd: int
+    journal_fd: int
+    memory: mmap.mmap
+    counts: memoryview
+    child: Child | None = None
+    wanted: bool = True
+    running: bool = False
+    """A task supervises it."""
+    given: set[int] = field(default_factory=set)
+    """Ids of the sockets that the present child has."""
+    started: float = 0.0
+    ready: bool = False
+    drain_until: float | None = None
+    """The child was told to drain, and is killed at this time."""
+    restarts: int = 0
+    failures: int = 0
+    upstreams: list[UpstreamReport] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `wanted` turns false, to cut a back-off short."""
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the worker's loop last turned."""
+        return time.monotonic() - self.counts[counters.HEARTBEAT] / 1e9
+
+    @classmethod
+    def make(cls, name: str) -> "Slot":
+        """An empty place with fresh memory. Raises OSError when there is none."""
+        size = counters.SLOTS * 8
+        counters_fd = os.memfd_create(f"sidestep-{name}-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(counters_fd, size)
+        # A worker that shrank it would have us killed by SIGBUS.
+        fcntl.fcntl(counters_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        memory = mmap.mmap(counters_fd, size)
+        journal_fd = os.memfd_create(f"sidestep-{name}-journal", os.MFD_CLOEXEC)
+        return cls(name, counters_fd, journal_fd, memory, memoryview(memory).cast("Q"))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.counts.release()
+        self.memory.close()
+        os.close(self.counters_fd)
+        os.close(self.journal_fd)
