@@ -50,7 +50,7 @@ class Job:
     upstream: str
     directory: Path
     entries: int = 9984
-    """CoreDNS counts entries (9,984 is NodeLocal DNSCache's setting), unbound and Sidestep bytes."""
+    """CoreDNS counts answers (9,984 is NodeLocal DNSCache's setting), dnsmasq records, unbound and Sidestep bytes."""
     admin_port: int = 0
 
     @property
@@ -124,7 +124,7 @@ def _dnsmasq(job: Job) -> list[str]:
         f"--listen-address={job.host}",
         f"--port={job.port}",
         f"--server={job.upstream.replace(':', '#')}",
-        f"--cache-size={job.entries}",
+        f"--cache-size={job.entries}",  # records, and allocated at the start
         f"--user={'root' if os.geteuid() == 0 else ''}",
     ]
 
@@ -191,7 +191,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("sidestep", None, _sidestep, ("--version",)),
+        Kind("sidestep", None, _sidestep, ("version",)),
         Kind("unbound", "unbound", _unbound, ("-V",)),
         Kind("dnsmasq", "dnsmasq", _dnsmasq, ("--version",)),
         Kind("coredns", "coredns", _coredns, ("-version",)),
