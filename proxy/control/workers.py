@@ -5,6 +5,7 @@ What must outlive a worker is here: its counters and its cache journal, in memor
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ START_LIMIT = 10.0
 """A worker that is not reading after this long is replaced; a busy machine may take seconds."""
 DRAIN_LIMIT = 2.5
 """A worker has 2 s to finish what is in flight, and a little to exit."""
+SMALLEST_JOURNAL = 4 * 1024 * 1024
+"""Its largest record is a 64th: 64 KiB."""
 HEALTHY_AFTER = 60.0
 LONGEST_BACKOFF = 5.0
 _TICK = 0.25
@@ -44,6 +47,14 @@ def backoff(failures: int) -> float:
     return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.05 * 2 ** (failures - 2))
 
 
+def journal_bytes(policy: DnsPolicy) -> int:
+    """The journal's size: a cache entry has 560 bytes on top of twice its answer, a record some 60 on top of once.
+
+    Half of the cache's bytes hold every entry of up to some 400 bytes, three of them filled for two wanted.
+    """
+    return max(SMALLEST_JOURNAL, policy.cache_bytes // 2)
+
+
 class Workers:
     """All dns workers. `run` supervises them until `drain`; exceptions of ours end `run`, theirs never do."""
 
@@ -51,7 +62,7 @@ class Workers:
         self.slots: list[Slot] = []
         self._sockets = sockets
         self._command = [*command, *privilege_options(), "--log-format", log_format]
-        self._policy: DnsPolicy | None = None
+        self._policy = DnsPolicy(())
         self._group: asyncio.TaskGroup | None = None
         self._requests: dict[int, tuple[Slot, asyncio.Future[list[str]]]] = {}
         self._last_request = 0
@@ -161,6 +172,8 @@ class Workers:
         """One worker's whole life; returns how it ended."""
         slot.started = time.monotonic()
         slot.counts[counters.HEARTBEAT] = time.monotonic_ns()
+        # Between two workers is the time to follow a changed cache size; a journal of another size starts empty.
+        os.ftruncate(slot.journal_fd, journal_bytes(self._policy))
         fds = {"counters": slot.counters_fd, "journal": slot.journal_fd}
         try:
             child = Child([*self._command, "--name", slot.name], fds, lambda said: self._receive(slot, said))
@@ -184,7 +197,6 @@ class Workers:
         return f"(pid {child.pid}) {how_it_ended(code)}"
 
     def _send_configuration(self, slot: Slot) -> None:
-        assert self._policy is not None
         assert slot.child is not None
         served = self._sockets.of_worker(self.active.index(slot), len(self.active))
         new = [(listener.id, sock.fileno()) for listener, sock in served if listener.id not in slot.given]
