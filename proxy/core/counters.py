@@ -4,11 +4,19 @@ A worker adds to plain integers in memory that it shares with control; control a
 renders them. The memory outlives the worker, so every counter stays monotonic over a restart.
 """
 
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator
 from itertools import product
+from typing import Protocol
 
-Counts = MutableSequence[int]
-"""`memoryview.cast("Q")` of the shared memory in a worker, a list of zeros in a test."""
+
+class Counts(Protocol):
+    """The slots: `memoryview.cast("Q")` of the shared memory in a worker, a list of zeros in a test."""
+
+    def __getitem__(self, slot: int, /) -> int:
+        """The count in a slot."""
+
+    def __setitem__(self, slot: int, count: int, /) -> None:
+        """Replace the count in a slot."""
 
 
 class Family:
@@ -93,7 +101,12 @@ ANSWERED = _family(
 DROPPED = _family(
     "dns_questions_dropped",
     "Messages that got no answer, by reason; received = answered + dropped + still in flight.",
-    reason=("short", "response", "port_zero", "duplicate", "client_gone", "unsendable"),
+    reason=("short", "response", "port_zero", "duplicate"),
+)
+UNDELIVERED = _family(
+    "dns_answers_undelivered",
+    "Answers that were made (and counted) but that the client or the kernel didn't take.",
+    reason=("client_gone", "unsendable"),
 )
 TRUNCATED = _family("dns_questions_truncated", "Datagrams longer than the receive buffer, cut by the kernel.")
 CACHE_EVICTED = _family("dns_cache_evicted", "Entries removed to stay within the bytes allowed.")

@@ -34,9 +34,9 @@ from proxy.core.pending import (
     Lookup,
     Question,
     Reply,
+    Route,
     Try,
     Waiter,
-    Route,
 )
 from proxy.core.policy import DnsPolicy
 from proxy.core.replies import Replies

@@ -33,9 +33,9 @@ from proxy.worker.channel import (
 from proxy.worker.dns import DnsWorker, LoopClock
 
 try:
-    from uvloop import run
+    import uvloop as loops
 except ImportError:
-    from asyncio import run
+    import asyncio as loops  # type: ignore[no-redef]
 
 HEARTBEAT_INTERVAL = 0.25
 REPORT_EVERY = 2
@@ -150,7 +150,7 @@ def main() -> None:
     refused = privileges.drop(options.uid, options.gid)
     if refused:
         log.warning("%s", refused)
-    run(_serve(options))
+    loops.run(_serve(options))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ It feeds what arrives to the resolver and carries out what the resolver decides;
 """
 
 import asyncio
-import logging
 import secrets
 import socket
 import time
@@ -27,8 +26,7 @@ from proxy.worker.upstream import UpstreamSockets
 PROBE_TIMEOUT = 1.0
 DRAIN_LIMIT = 2.0
 """How long answers may still go out after the last question was read."""
-
-log = logging.getLogger(__name__)
+_DRAIN_POLL = 0.01
 
 
 class Cancellable(Protocol):
@@ -122,8 +120,9 @@ class DnsWorker:
             tcp.stop_reading()
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_LIMIT):
-                while self.resolver.in_flight or not all(tcp.idle for tcp in self._tcp.values()):
-                    await asyncio.sleep(0.01)
+                # Nothing on the packet path signals for this, so it is looked at.
+                while self.resolver.in_flight or not all(tcp.idle for tcp in self._tcp.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(_DRAIN_POLL)
 
     def close(self) -> None:
         """Close every socket."""

@@ -8,15 +8,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.core.counters import DROPPED, RECEIVED, Counts
+from proxy.core.counters import DROPPED, RECEIVED, UNDELIVERED, Counts
 from proxy.worker.poller import Poller
 from proxy.worker.stream import MessageStream
 
 _RECEIVED = RECEIVED.slot("tcp")
 _SHORT = DROPPED.slot("short")
 _RESPONSE = DROPPED.slot("response")
-_CLIENT_GONE = DROPPED.slot("client_gone")
-_UNSENDABLE = DROPPED.slot("unsendable")
+_CLIENT_GONE = UNDELIVERED.slot("client_gone")
+_UNSENDABLE = UNDELIVERED.slot("unsendable")
 
 _HEADER = 12
 _MAX_MESSAGE = 65_535

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.counters import DROPPED, RECEIVED, SLOTS, TCP_CLIENTS, TCP_REFUSED
+from proxy.core.counters import DROPPED, RECEIVED, SLOTS, TCP_CLIENTS, TCP_REFUSED, UNDELIVERED
 from proxy.worker.tcp import TcpClients, TcpListener
 from proxy.worker.tcp_connection import TcpClient, TcpLimits
 
@@ -208,7 +208,7 @@ async def test_it_drops_and_counts_an_answer_too_long_for_the_length():
         assert not server.asked[0][1].reply(bytes(65_536))
         assert server.asked[1][1].reply(answer_to(question(2)))
         assert await client.message() == answer_to(question(2))
-        assert server.count(DROPPED.slot("unsendable")) == 1
+        assert server.count(UNDELIVERED.slot("unsendable")) == 1
 
 
 async def test_it_counts_and_passes_over_messages_that_are_no_questions():
@@ -266,7 +266,7 @@ async def test_it_counts_a_reply_to_a_client_that_is_gone():
         client.reset()
         await server.until(lambda: server.count(TCP_CLIENTS) == 0)
         assert not server.asked[0][1].reply(answer_to(question(1)))
-        assert server.count(DROPPED.slot("client_gone")) == 1
+        assert server.count(UNDELIVERED.slot("client_gone")) == 1
 
 
 async def test_it_counts_a_reply_that_finds_the_connection_broken():
@@ -276,7 +276,7 @@ async def test_it_counts_a_reply_that_finds_the_connection_broken():
         await server.until_asked(1)
         client.reset()
         assert not server.asked[0][1].reply(answer_to(question(1)))
-        assert server.count(DROPPED.slot("client_gone")) == 1
+        assert server.count(UNDELIVERED.slot("client_gone")) == 1
         assert server.count(TCP_CLIENTS) == 0
 
 
@@ -427,7 +427,7 @@ async def test_it_resets_a_client_with_too_many_unread_late_answers():
         sent = [asked_by.reply(bytes(65_000)) for _, asked_by in server.asked]
         assert sent[0]
         assert not sent[-1]
-        assert sent.count(False) == server.count(DROPPED.slot("client_gone"))
+        assert sent.count(False) == server.count(UNDELIVERED.slot("client_gone"))
         assert server.count(TCP_CLIENTS) == 0
 
 
