@@ -57,7 +57,7 @@ class Admin:
         return application
 
     async def _page(self, _: web.Request) -> web.Response:
-        text = page(self._state.status(), await self._readiness.failures())
+        text = page(self._state.status(), await self._readiness.failures(), self._state.history.rates)
         return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
 
     async def _healthz(self, _: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 """The page for people: one HTML document made from the status, no scripts, nothing fetched from elsewhere."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,12 +13,13 @@ td, th { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line) }
 td { font-variant-numeric: tabular-nums } code { font-size: .95em }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0 }
 .figures b { display: block; font-size: 1.5rem }
+svg { width: 100%; height: 4rem } svg + p { margin-top: 0; opacity: .6 }
 .up { color: light-dark(#176f2c, #5fd37a) } .down { color: light-dark(#b3261e, #ff8a80) }
 """
 
 
-def page(status: dict[str, Any], not_ready: dict[str, str]) -> str:
-    """The whole document; `not_ready` has a reason by listener."""
+def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[float]) -> str:
+    """The whole document; `not_ready` has a reason by listener, `rates` the last answers per second."""
     dns, config = status["dns"], status["config"]
     questions, cache = dns["questions"], dns["cache"]
     verdict = _mark("ready", good=True) if not not_ready else _mark("not ready", good=False)
@@ -36,6 +38,7 @@ def page(status: dict[str, Any], not_ready: dict[str, str]) -> str:
         '<div class="figures">',
         *(f"<div><b>{value}</b>{name}</div>" for name, value in figures.items()),
         "</div>",
+        _curve(rates),
     ]
     if config["error"]:
         parts.append(
@@ -90,6 +93,21 @@ def page(status: dict[str, Any], not_ready: dict[str, str]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sidestep</title>'
         '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _curve(rates: Sequence[float]) -> str:
+    """Answers per second as a line, the newest on the right."""
+    highest = max(rates, default=0.0)
+    if len(rates) < 2 or not highest:
+        return ""
+    points = " ".join(
+        f"{600 * number / (len(rates) - 1):.1f},{58 - 56 * rate / highest:.1f}" for number, rate in enumerate(rates)
+    )
+    return (
+        f'<svg viewBox="0 0 600 60" role="img" aria-label="answers per second">'
+        f'<polyline points="{points}" fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/></svg>'
+        f"<p>answers per second in the last {len(rates)} s: now {rates[-1]:,.0f}, at most {highest:,.0f}</p>"
     )
 
 

@@ -61,6 +61,7 @@ class Service:
         self._log_handler = log_handler
         self._sockets = ListenSockets()
         self._workers = Workers(self._sockets, log_format, worker_command)
+        self._state = State(configuration, self._sockets, self._workers)
         self._admin_sockets: list[socket.socket] = []
         self._files = WatchedFiles()
         self._signals = 0
@@ -113,8 +114,7 @@ class Service:
         # Takes a while to import; meanwhile the workers start.
         from proxy.control.admin import Admin
 
-        state = State(self._configuration, self._sockets, self._workers)
-        admin = Admin(state, Readiness(self._sockets))
+        admin = Admin(self._state, Readiness(self._sockets))
         tcp, unix = self._admin_sockets
         await admin.start(tcp, unix)
         try:
@@ -142,6 +142,7 @@ class Service:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._log_handler.flush_repeats()
+            self._state.remember()
             if self._files.look():
                 self._reload.set()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from proxy import __version__
 from proxy.control.configuration import Configuration
+from proxy.control.history import History
 from proxy.control.sockets import TRANSPORTS, ListenSockets, kernel_drops
 from proxy.control.workers import HEARTBEAT_LIMIT, Workers
 from proxy.core import counters
@@ -13,18 +14,25 @@ from proxy.worker.channel import UpstreamReport
 
 
 class State:
-    """A view of the parts of a run; holds nothing that the parts do not."""
+    """A view of the parts of a run; holds nothing of its own but the last minutes' rates."""
 
     def __init__(self, configuration: Configuration, sockets: ListenSockets, workers: Workers) -> None:
         self.configuration = configuration
         self.sockets = sockets
         self.workers = workers
         self.started = time.monotonic()
+        self.history = History()
 
     def totals(self) -> list[int]:
         """Every counter, summed over all workers that there ever were."""
         memories = [slot.counts for slot in self.workers.slots]
         return [sum(column) for column in zip(*memories, strict=True)] if memories else [0] * counters.SLOTS
+
+    def remember(self) -> None:
+        """Take one sample for the history."""
+        family = counters.ANSWERED
+        answered = sum(self.totals()[family.base : family.base + family.size])
+        self.history.sample(time.monotonic(), answered)
 
     def level(self, slot: int) -> int:
         """A level (not a count), such as CACHE_BYTES, summed over the present workers."""

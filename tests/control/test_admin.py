@@ -157,6 +157,15 @@ async def test_the_page_shows_the_state_and_fetches_nothing(run: Served) -> None
     assert "a.yaml:3:5: &lt;dns&gt;" in text
     assert "<script" not in text
     assert "http://" not in text
+    assert "<svg" not in text  # nothing to draw yet
+
+
+async def test_the_page_draws_the_last_minutes(run: Served) -> None:
+    for second, answered in enumerate((0, 100, 300)):
+        run.state.history.sample(second, answered)
+    text = (await run.get("/"))[1]
+    assert 'points="0.0,30.0 600.0,2.0"' in text
+    assert "now 200, at most 200" in text
 
 
 async def test_the_client_of_the_commands_reads_status_and_explains(run: Served) -> None:
