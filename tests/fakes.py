@@ -8,7 +8,9 @@ from typing import Any
 
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdatatype
 import dns.rrset
 
@@ -64,7 +66,8 @@ def records(*lines: str) -> list[dns.rrset.RRset]:
     sets = []
     for line in lines:
         name, ttl, rtype, rdata = line.split(maxsplit=3)
-        sets.append(dns.rrset.from_text(name, int(ttl), "IN", rtype, rdata))
+        parsed = dns.rdata.from_text("IN", rtype, rdata, origin=dns.name.root, relativize=False)
+        sets.append(dns.rrset.from_rdata(dns.name.from_text(name), int(ttl), parsed))
     return sets
 
 
