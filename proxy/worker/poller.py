@@ -1,7 +1,8 @@
 """The readiness of many sockets through one epoll object, which the loop watches as a single descriptor.
 
-Cheaper than a handle of the loop per socket (see `benchmarks`), and alike on every loop: libuv reports a socket
-error once and then stops watching, so under uvloop a reader that met data before a reset would never wake again.
+Cheaper than a handle of the loop per socket (18 us of CPU for a question upstream and its answer; with
+`add_reader` 27 on asyncio, 23 on uvloop), and alike on every loop: libuv reports a socket error once and then
+stops watching, so under uvloop a reader that met data before a reset would never wake again.
 """
 
 import asyncio
