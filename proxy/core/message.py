@@ -15,6 +15,8 @@ OWN_PAYLOAD_SIZE = 1232
 SMALLEST_PAYLOAD_SIZE = 512
 """RFC 1035 4.2.1; an advertised size below it means 512 (RFC 6891 6.2.3)."""
 LARGEST_MESSAGE = 65535
+MOST_LABELS = 127
+"""In 255 octets, each with its length byte (RFC 1035 2.3.4)."""
 
 A, NS, CNAME, SOA, PTR, HINFO, AAAA, OPT, ANY = 1, 2, 5, 6, 12, 13, 28, 41, 255
 IN = 1
@@ -54,6 +56,7 @@ _HEADER = Struct(">HHHHHH")
 _COUNTS = Struct(">HHHH")
 _TYPE_CLASS = Struct(">HH")
 _RECORD = Struct(">HHIH")  # type, class, TTL, RDLENGTH behind the owner name
+_TAKEN = b"\1" * _RECORD.size
 _TTL = Struct(">I")
 _OPT = Struct(">BHHBBHH")  # root, type, payload size, extended rcode, version, flags, RDLENGTH
 _EDE = Struct(">HHH")
@@ -120,31 +123,39 @@ class Answer:
     edns: bool
 
 
-def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
+def read_name(wire: bytes, at: int, taken: bytes | bytearray = b"") -> tuple[bytes, int]:
     """The lower-case name at `at` with compression undone, and where the next field starts.
 
-    Pointers must go strictly backwards, so no chain of them can be longer than the message (RFC 1035 4.1.4).
+    What a pointer leads to must lie before it altogether (RFC 1035 4.1.4: a prior occurrence): a chain ends, and what
+    is cut off behind can't change it. Nor may it pass through a byte marked in `taken`: a name
+    in a TTL would change as that ages.
     """
     labels = bytearray()
     after = -1
     lowest = at
+    boundary = len(wire)
+    pointers = 0
     while True:
         length = wire[at]
+        if taken and taken[at]:
+            raise _FormatError
         if length == 0:
             labels.append(0)
             return bytes(labels).lower(), after if after >= 0 else at + 1
         if length < 64:
             end = at + 1 + length
             labels += wire[at:end]
-            if end >= len(wire) or len(labels) > 254:
+            if end >= boundary or len(labels) > 254:
                 raise _FormatError
             at = end
         elif length >= 192:
             target = (length & 63) << 8 | wire[at + 1]
             if after < 0:
                 after = at + 2
-            if target >= lowest or target < HEADER_SIZE:  # the header changes from hop to hop
+            pointers += 1
+            if not HEADER_SIZE <= target < lowest or at + 1 >= boundary or pointers > MOST_LABELS:
                 raise _FormatError
+            boundary = lowest
             at = lowest = target
         else:
             raise _FormatError
@@ -237,27 +248,27 @@ def scan_answer(wire: bytes) -> Answer | Malformed:
 
 def _read_answer(wire: bytes, flags: int, questions: int, counts: list[int]) -> Answer:
     rcode = flags & 15
-    if questions == 0 and not any(counts[:2]) and rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
-        # Old servers return a bare header with FORMERR (RFC 6891 7); the ID and the address vouch for it.
-        return Answer(wire, flags, rcode, b"", 0, 0, HEADER_SIZE, [], False)
-    if questions != 1:
-        raise _FormatError
-    name, at = read_name(wire, HEADER_SIZE)
-    qtype, qclass = _TYPE_CLASS.unpack_from(wire, at)
-    at += 4
+    name, qtype, qclass, at = b"", 0, 0, HEADER_SIZE
+    # Old servers return a bare header with FORMERR (RFC 6891 7); the ID and the address vouch for it.
+    if questions or any(counts[:2]) or rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
+        name, at = read_name(wire, HEADER_SIZE)
+        if questions != 1 or at - HEADER_SIZE != len(name):
+            raise _FormatError
+        qtype, qclass = _TYPE_CLASS.unpack_from(wire, at)
+        at += 4
     answer = Answer(wire, flags, rcode, name, qtype, qclass, at, [], False)
-    if at - 4 - HEADER_SIZE != len(name):
-        raise _FormatError
+    taken = bytearray(len(wire))
     for section, count in enumerate(counts):
         for _ in range(count):
             start = at
-            if wire[at] == 0xC0 and wire[at + 1] == HEADER_SIZE:
+            if wire[at] == 0xC0 and wire[at + 1] == HEADER_SIZE and name:
                 owner, at = name, at + 2
             else:
-                owner, at = read_name(wire, at)
+                owner, at = read_name(wire, at, taken)
             rtype, rclass, ttl, length = _RECORD.unpack_from(wire, at)
+            taken[at : at + 10] = _TAKEN
             end = at + 10 + length
-            if end > len(wire) or not _rdata_well_formed(wire, rtype, at + 10, end):
+            if end > len(wire) or not _rdata_well_formed(wire, rtype, at + 10, end, taken):
                 raise _FormatError
             if rtype == OPT:
                 if answer.edns or section != 2 or owner != b"\0":
@@ -275,16 +286,16 @@ _NAMES_IN_RDATA = {NS: 0, CNAME: 0, PTR: 0, 39: 0, 15: 2, 33: 6}  # DNAME, MX, S
 _FIXED_RDATA = {A: 4, AAAA: 16}
 
 
-def _rdata_well_formed(wire: bytes, rtype: int, at: int, end: int) -> bool:
+def _rdata_well_formed(wire: bytes, rtype: int, at: int, end: int, taken: bytearray) -> bool:
     """Only the types that are followed or that a stub copies blindly are looked into (RFC 3597)."""
     fixed = _FIXED_RDATA.get(rtype)
     if fixed is not None:
         return end - at == fixed
     before = _NAMES_IN_RDATA.get(rtype)
     if before is not None:
-        return read_name(wire, at + before)[1] == end
+        return read_name(wire, at + before, taken)[1] == end
     if rtype == SOA:
-        at = read_name(wire, read_name(wire, at)[1])[1]
+        at = read_name(wire, read_name(wire, at, taken)[1], taken)[1]
         return at + 20 == end
     if rtype == OPT:
         return _options_well_formed(wire, at, end)
