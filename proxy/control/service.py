@@ -73,7 +73,8 @@ class Service:
         self._files.watch(self._configuration.files)
         admin = self._configuration.settings.admin
         self._sockets.open(self._configuration.listen, self._configuration.workers)
-        self._admin_sockets = [open_admin_tcp(admin.listen), open_admin_unix(Path(admin.socket))]
+        self._admin_sockets.append(open_admin_tcp(admin.listen))
+        self._admin_sockets.append(open_admin_unix(Path(admin.socket)))
 
     def close(self) -> None:
         self._sockets.close()

@@ -7,7 +7,6 @@ import errno
 import os
 import resource
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +22,6 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 """Some 5,000 small datagrams: what arrives in seconds while a worker is being replaced."""
 BACKLOG = 1024
 _SO_RCVBUFFORCE = 33
-_SO_MEMINFO = 55
 
 
 @dataclass(slots=True)
@@ -150,11 +148,6 @@ def split_address(address: str) -> tuple[str, int]:
     """`192.0.2.1:53` or `[2001:db8::1]:53` as host and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def kernel_drops(sock: socket.socket) -> int:
-    """Datagrams that the kernel threw away because this socket's queue was full, since it was opened."""
-    return int(struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])
 
 
 def raise_descriptor_limit() -> None:

@@ -36,7 +36,8 @@ DRAIN_LIMIT = 2.5
 SMALLEST_JOURNAL = 4 * 1024 * 1024
 """Its largest record is a 64th: 64 KiB."""
 HEALTHY_AFTER = 60.0
-LONGEST_BACKOFF = 5.0
+LONGEST_BACKOFF = 1.0
+"""What waited in the socket meanwhile is then still answered within 2 s."""
 _TICK = 0.25
 
 _log = logging.getLogger(__name__)

@@ -185,4 +185,4 @@ async def test_a_worker_that_cannot_start_is_tried_again_ever_later() -> None:
 
 
 def test_the_first_restart_is_immediate_and_later_ones_wait() -> None:
-    assert [backoff(failures) for failures in (1, 2, 3, 20)] == [0.0, 0.05, 0.1, 5.0]
+    assert [backoff(failures) for failures in (1, 2, 3, 20)] == [0.0, 0.05, 0.1, 1.0]
