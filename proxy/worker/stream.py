@@ -154,5 +154,5 @@ class MessageStream:
             self._on_writable()
         elif not awaited:
             self._on_broken()
-        if awaited & READABLE and events & ~WRITABLE and not self.closed:
+        if self._events & READABLE and events & ~WRITABLE and not self.closed:
             self._on_readable()

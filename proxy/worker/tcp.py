@@ -35,24 +35,30 @@ class TcpClients:
     def admit(self, ip: str) -> bool:
         """Whether one more connection of this client may stay; counted when not.
 
-        At the cap of all, the connection that idles longest makes room: a server may close idle ones when it
-        must (RFC 7766 6.2.3), their clients ask again, and a crowd of silent ones keeps nobody out.
+        At the cap of all the connection that idles longest makes room: a server may close idle ones when it
+        must (RFC 7766 6.2.3), and their clients ask again. With none idle the client with the most connections
+        gives up its most silent one, if that is fair: so a few busy or dripping clients keep nobody out.
         """
         if self._connections_by_ip.get(ip, 0) >= self.limits.connections_per_client:
             self._counts[_CLIENT_CAP] += 1
             return False
-        if len(self._connections) >= self.limits.connections and not self.close_longest_idle():
+        if len(self._connections) >= self.limits.connections and not (
+            self.close_longest_idle() or self._close_one_of_greediest(ip)
+        ):
             self._counts[_TOTAL_CAP] += 1
             return False
         return True
 
     def close_longest_idle(self) -> bool:
         """Close the connection without work that was silent longest; False when all have work."""
-        idle = [connection for connection in self._connections if connection.idle]
-        if not idle:
+        return _close_most_silent([connection for connection in self._connections if connection.idle])
+
+    def _close_one_of_greediest(self, ip: str) -> bool:
+        by_ip = self._connections_by_ip
+        greediest = max(by_ip, key=by_ip.__getitem__, default=ip)
+        if by_ip.get(greediest, 0) <= by_ip.get(ip, 0) + 1:
             return False
-        min(idle, key=lambda connection: connection.active_at).close()
-        return True
+        return _close_most_silent([c for c in self._connections if c.address[0] == greediest])
 
     def add(self, connection: TcpConnection) -> None:
         """Count a connection that was admitted."""
@@ -191,3 +197,10 @@ class TcpListener:
 
     def _resume_accepting(self) -> None:
         self._loop.add_reader(self._sock.fileno(), self._accept)
+
+
+def _close_most_silent(connections: list[TcpConnection]) -> bool:
+    if not connections:
+        return False
+    min(connections, key=lambda connection: connection.active_at).close()
+    return True

@@ -67,7 +67,7 @@ class TcpClient:
         return self._connection.address
 
     def reply(self, message: bytes) -> bool:
-        """Send the answer, once; False when it cannot be sent, which is counted as a drop here."""
+        """Send the answer, once; False when it cannot be sent, which is counted here."""
         return self._connection.reply(message)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from proxy.core.counters import DROPPED, RECEIVED, SLOTS, TCP_CLIENTS, TCP_REFUSED, UNDELIVERED
 from proxy.worker.tcp import TcpClients, TcpListener
 from proxy.worker.tcp_connection import TcpClient, TcpLimits
+from tests.worker.conftest import LOOPS
 
 
 def question(number: int, length: int = 12) -> bytes:
@@ -476,6 +477,20 @@ async def test_it_refuses_clients_when_every_connection_has_work():
         assert server.count(TCP_REFUSED.slot("total")) == 1
 
 
+async def test_it_takes_from_the_client_with_most_connections_when_all_have_work():
+    async with serving(TcpLimits(connections=3), immediate=False) as server:
+        dripping = [await server.connect("127.0.0.2") for _ in range(3)]
+        for client in dripping:
+            await client.send(b"\0")
+        await server.until(lambda: server.count(TCP_CLIENTS) == 3)
+        await server.until(lambda: not any(connection.idle for connection in server.clients._connections))
+        other = await server.connect()
+        await other.send(framed(question(1)))
+        await server.until_asked(1)
+        assert await dripping[0].ended()
+        assert server.count(TCP_REFUSED.slot("total")) == 0
+
+
 async def test_it_shares_the_caps_between_listeners():
     async with serving(TcpLimits(connections_per_client=1)) as server:
         second_sock = socket.create_server(("127.0.0.1", 0))
@@ -595,7 +610,29 @@ async def test_it_sends_the_last_answers_of_a_listener_that_is_closed():
         assert await client.ended()
 
 
-# Fuzz
+# Many, and hostile ones
+
+
+async def test_it_outlives_hundreds_of_clients_that_reset_in_the_middle():
+    before = len(os.listdir("/proc/self/fd"))
+    async with serving(immediate=False) as server:
+        for wave in range(4):
+            clients = [await server.connect(f"127.0.0.{2 + number % 8}") for number in range(200)]
+            for number, client in enumerate(clients):
+                await client.send(framed(*map(question, range(number % 7))) + b"\0\x20abc"[: number % 5])
+            for client in clients[wave::2]:
+                client.reset()
+            for client in clients:
+                client.sock.close()
+            while server.count(TCP_CLIENTS):
+                while server.asked:
+                    query, asked_by = server.asked.pop()
+                    asked_by.reply(answer_to(query))
+                await asyncio.sleep(0)
+        witness = await server.connect()
+        await witness.send(framed(question(1)))
+        await server.until(lambda: any(query == question(1) for query, _ in server.asked))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @given(
@@ -605,10 +642,8 @@ async def test_it_sends_the_last_answers_of_a_listener_that_is_closed():
     reset=st.booleans(),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.parametrize("loop_name", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop_name", LOOPS)
 def test_it_answers_every_question_in_any_segmentation_of_any_bytes(loop_name, messages, cuts, tail, reset):
-    from tests.worker.conftest import LOOPS
-
     async def play() -> None:
         async with serving() as server:
             client = await server.connect()

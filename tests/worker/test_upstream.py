@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.core.counters import ASKED, REJECTED, SLOTS
 from proxy.worker.poller import Poller
@@ -18,6 +20,7 @@ from proxy.worker.upstream import UpstreamSockets
 from proxy.worker.upstream_tcp import TcpUpstreamLimits, UpstreamTcp
 from proxy.worker.upstream_try import socket_address
 from proxy.worker.upstream_udp import UdpLimits, UpstreamUdp
+from tests.worker.conftest import LOOPS
 
 MESSAGE = bytes(12) + b"\x01x\x00\x00\x01\x00\x01"
 
@@ -692,6 +695,52 @@ async def test_it_knows_its_own_tcp_questions_by_port_and_id():
             await peer.send(answer_to(message))
             assert await asker.until_answered() == [try_]
             assert not asker.sockets.sent_by_us(peer.client[1], message_id)
+
+
+@given(
+    replies=st.lists(
+        st.one_of(
+            st.binary(min_size=12, max_size=40).map(lambda noise: ("noise", noise)),
+            st.just(("right", b"")),
+            st.binary(max_size=11).map(lambda short: ("noise", short)),
+        ),
+        max_size=12,
+    ),
+    tail=st.binary(max_size=6),
+    cuts=st.lists(st.integers(1, 60), max_size=12),
+    reset=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("loop_name", LOOPS)
+def test_it_ends_every_try_once_whatever_a_tcp_upstream_sends(loop_name, replies, tail, cuts, reset):
+    async def play() -> None:
+        async with asking(tcp=TcpUpstreamLimits(connections=1)) as asker:
+            with tcp_upstream() as upstream:
+                tries = [Try(upstream.address, "tcp") for _ in range(4)]
+                asker.ask(*tries)
+                peer = await upstream.accept()
+                questions = [await peer.question() for _ in tries]
+                right = iter(map(answer_to, questions))
+                stream = tail
+                for kind, noise in reversed(replies):
+                    message = next(right, noise) if kind == "right" else noise
+                    stream = struct.pack("!H", len(message)) + message + stream
+                upstream.sock.close()
+                with contextlib.suppress(ConnectionError):
+                    for cut in cuts:
+                        await peer.loop.sock_sendall(peer.sock, stream[:cut])
+                        stream = stream[cut:]
+                    await peer.loop.sock_sendall(peer.sock, stream)
+                if reset:
+                    peer.reset()
+                else:
+                    peer.sock.close()
+                await asker.until(lambda: len(asker.answers) + len(asker.failures) >= 4)
+                ended = [try_ for try_, _ in asker.answers] + [try_ for try_, _ in asker.failures]
+                assert sorted(map(id, ended)) == sorted(map(id, tries))
+
+    with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
+        runner.run(play())
 
 
 async def test_it_leaves_nothing_open():
