@@ -140,6 +140,7 @@ class MessageStream:
         if reset:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._sock.close()
+        self._events = 0
         self._incoming = bytearray()
         self._outgoing = bytearray()
 

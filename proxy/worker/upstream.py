@@ -5,9 +5,9 @@ import asyncio
 from proxy.core.counters import Counts
 from proxy.core.pending import Try
 from proxy.worker.poller import Poller
-from proxy.worker.upstream_tcp import UpstreamTcp
+from proxy.worker.upstream_tcp import TCP_UPSTREAM_LIMITS, TcpUpstreamLimits, UpstreamTcp
 from proxy.worker.upstream_try import OnAnswer, OnFailure
-from proxy.worker.upstream_udp import UpstreamUdp
+from proxy.worker.upstream_udp import UDP_LIMITS, UdpLimits, UpstreamUdp
 
 
 class UpstreamSockets:
@@ -20,11 +20,17 @@ class UpstreamSockets:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_answer: OnAnswer, on_failure: OnFailure, counts: Counts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_answer: OnAnswer,
+        on_failure: OnFailure,
+        counts: Counts,
+        udp_limits: UdpLimits = UDP_LIMITS,
+        tcp_limits: TcpUpstreamLimits = TCP_UPSTREAM_LIMITS,
     ) -> None:
         self._poller = Poller(loop)
-        self._udp = UpstreamUdp(loop, self._poller, on_answer, on_failure, counts)
-        self._tcp = UpstreamTcp(loop, self._poller, on_answer, on_failure, counts)
+        self._udp = UpstreamUdp(loop, self._poller, on_answer, on_failure, counts, udp_limits)
+        self._tcp = UpstreamTcp(loop, self._poller, on_answer, on_failure, counts, tcp_limits)
 
     def ask(self, try_: Try) -> None:
         """Send the question of this try; its deadline is the caller's, who then calls `forget`."""

@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.counters import ASKED, REJECTED, SLOTS
-from proxy.worker.poller import Poller
 from proxy.worker.upstream import UpstreamSockets
-from proxy.worker.upstream_tcp import TcpUpstreamLimits, UpstreamTcp
+from proxy.worker.upstream_tcp import TCP_UPSTREAM_LIMITS, TcpUpstreamLimits
 from proxy.worker.upstream_try import socket_address
-from proxy.worker.upstream_udp import UdpLimits, UpstreamUdp
+from proxy.worker.upstream_udp import UDP_LIMITS, UdpLimits
 from tests.worker.conftest import LOOPS
 
 MESSAGE = bytes(12) + b"\x01x\x00\x00\x01\x00\x01"
@@ -44,7 +43,7 @@ def text(address: tuple) -> str:
 class Asker:
     """What the resolver is to the sockets: it notes what it is told."""
 
-    def __init__(self, udp: UdpLimits | None, tcp: TcpUpstreamLimits | None) -> None:
+    def __init__(self, udp: UdpLimits, tcp: TcpUpstreamLimits) -> None:
         self.loop = asyncio.get_running_loop()
         self.counts = [0] * SLOTS
         self.answers: list[tuple[Try, bytes]] = []
@@ -52,13 +51,7 @@ class Asker:
         self.accepts: Callable[[Try, bytes], bool] = lambda try_, data: True
         self.on_failed: Callable[[Try], None] = lambda try_: None
         self._told = asyncio.Event()
-        self.sockets = UpstreamSockets(self.loop, self._answer, self._fail, self.counts)
-        poller = Poller(self.loop)
-        if udp is not None:
-            self.sockets._udp = UpstreamUdp(self.loop, poller, self._answer, self._fail, self.counts, udp)
-        if tcp is not None:
-            self.sockets._tcp = UpstreamTcp(self.loop, poller, self._answer, self._fail, self.counts, tcp)
-        self._own_poller = poller
+        self.sockets = UpstreamSockets(self.loop, self._answer, self._fail, self.counts, udp, tcp)
 
     def _answer(self, try_: Try, data: bytes) -> bool:
         accepted = self.accepts(try_, data)
@@ -93,18 +86,14 @@ class Asker:
         while self.counts[slot] < number:  # noqa: ASYNC110 - a counter tells nobody
             await asyncio.sleep(0)
 
-    def close(self) -> None:
-        self.sockets.close()
-        self._own_poller.close()
-
 
 @contextlib.asynccontextmanager
-async def asking(udp: UdpLimits | None = None, tcp: TcpUpstreamLimits | None = None) -> AsyncIterator[Asker]:
+async def asking(udp: UdpLimits = UDP_LIMITS, tcp: TcpUpstreamLimits = TCP_UPSTREAM_LIMITS) -> AsyncIterator[Asker]:
     asker = Asker(udp, tcp)
     try:
         yield asker
     finally:
-        asker.close()
+        asker.sockets.close()
 
 
 class UdpUpstream:
