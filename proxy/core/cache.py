@@ -184,6 +184,9 @@ class Cache:
 
     def add_variant(self, entry: Entry, tail: bytes, variant: Variant) -> None:
         """Keep a ready answer for the question bytes `tail` (all behind the ID)."""
+        known = self.variants.get(tail)
+        if known is not None:  # an entry that expired had the question before
+            self._drop_variants(known.entry)
         if entry.variants is None:
             entry.variants = []
         elif len(entry.variants) >= MOST_VARIANTS:
@@ -302,6 +305,7 @@ class Cache:
         self._charge(entry, -entry.cost)
         del self._entries[entry.key]
         self._counts[CACHE_EVICTED.base] += 1
+        self._limit_ghosts()
 
     def _remember_ghost(self, ghost: int) -> None:
         if ghost in self._ghost_set:
@@ -309,6 +313,9 @@ class Cache:
         self._ghosts.append(ghost)
         self._ghost_set.add(ghost)
         self.bytes += GHOST_OVERHEAD
+        self._limit_ghosts()
+
+    def _limit_ghosts(self) -> None:
         while len(self._ghosts) > min(len(self._main), _MOST_GHOSTS):
             self._ghost_set.remove(self._ghosts.popleft())
             self.bytes -= GHOST_OVERHEAD
