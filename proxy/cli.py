@@ -169,7 +169,7 @@ def _client(config: Path | None) -> "AdminClient":
     from proxy.control.client import AdminClient
     from proxy.control.configuration import read_settings
 
-    return AdminClient(Path(read_settings(config).admin.socket))
+    return AdminClient(Path(read_settings(config)[0].admin.socket))
 
 
 def _print_tables(tables: Iterable["Table"]) -> None:

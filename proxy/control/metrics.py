@@ -106,7 +106,7 @@ class OwnNames(Collector):
             value=configuration.loaded_at,
         )
         yield InfoMetricFamily(
-            "sidestep_config", "The configuration that serves.", value={"sha256": configuration.digest}
+            "sidestep_config", "The configuration that serves.", value={"sha256": configuration.now.digest}
         )
         yield InfoMetricFamily("sidestep_build", "What runs.", value={"version": __version__})
 

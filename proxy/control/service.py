@@ -13,7 +13,7 @@ from pathlib import Path
 from proxy import logs
 from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
 from proxy.control.child import WORKER_COMMAND
-from proxy.control.configuration import Configuration
+from proxy.control.configuration import Configuration, load
 from proxy.control.errors import CannotRun
 from proxy.control.files import LOOK_EVERY, WatchedFiles
 from proxy.control.notify import notify
@@ -29,7 +29,7 @@ def serve(path: Path | None, log_format: logs.Format, worker_command: Sequence[s
     """Run until a signal; returns the exit status. Raises CannotRun when it cannot even start."""
     handler = logs.set_up(log_format, "control")
     raise_descriptor_limit()
-    configuration = Configuration.read(path)
+    configuration = Configuration(path)
     service = Service(configuration, log_format, handler, worker_command)
     try:
         service.open()
@@ -70,9 +70,10 @@ class Service:
 
     def open(self) -> None:
         """Open every socket. Raises CannotRun."""
-        self._files.watch(self._configuration.files)
-        admin = self._configuration.settings.admin
-        self._sockets.open(self._configuration.listen, self._configuration.workers)
+        now = self._configuration.now
+        self._files.watch(now.files)
+        self._sockets.open(now.listen, now.workers)
+        admin = now.settings.admin
         self._admin_sockets.append(open_admin_tcp(admin.listen))
         self._admin_sockets.append(open_admin_unix(Path(admin.socket)))
 
@@ -88,7 +89,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        self._workers.configure(self._configuration.policy, self._configuration.workers)
+        self._workers.configure(self._configuration.now.policy, self._configuration.now.workers)
         async with asyncio.TaskGroup() as group:
             working = group.create_task(self._workers.run())
             others = [group.create_task(self._serve_admin()), group.create_task(self._announce())]
@@ -132,12 +133,14 @@ class Service:
             _log.info("ready; try: dig @%s -p %d kubernetes.io", loopback_for(host), port)
 
     def _say_what_serves(self) -> None:
-        admin = self._configuration.settings.admin
+        now = self._configuration.now
         _log.info("listening on %s, UDP and TCP", ", ".join(self._sockets.addresses) or "nothing")
-        for zone in self._configuration.policy.zones:
+        for zone in now.policy.zones:
             fallback = f", then to {', '.join(zone.fallback)}" if zone.fallback else ""
             _log.info("forwarding %s to %s%s", zone.suffix, ", ".join(zone.upstreams), fallback)
-        _log.info("admin on http://%s/ and %s", admin.listen, admin.socket)
+        _log.info("admin on http://%s/ and %s", now.settings.admin.listen, now.settings.admin.socket)
+        for message in now.settings.not_yet:
+            _log.warning("%s", message)
 
     async def _tick(self) -> None:
         while True:
@@ -152,14 +155,16 @@ class Service:
             await self._reload.wait()
             self._reload.clear()
             try:
-                new = self._configuration.read_again()
+                new = load(self._configuration.path)
                 self._sockets.open(new.listen, new.workers)
             except CannotRun as error:
                 self._configuration.error = str(error)
-                _log.error("not reloaded, the old configuration stays: %s", error)
+                _log.error("not reloaded, the old configuration stays: %s", "; ".join(str(error).splitlines()))
                 continue
+            if new.settings.admin != self._configuration.now.settings.admin:
+                _log.warning("the admin section takes effect at the next start")
             self._sockets.close_others(new.listen)
-            self._configuration.become(new)
+            self._configuration.take(new)
             self._files.watch(new.files)
             self._workers.configure(new.policy, new.workers)
             _log.info("configuration reloaded (sha256 %s)", new.digest[:12])

@@ -1,4 +1,4 @@
-"""Gives up for good what a worker does not need: root, groups, capabilities, the way back through exec.
+"""Gives up for good what a worker does not need: root, groups, capabilities, the way back, a life without control.
 
 Linux keeps capabilities per thread, so all of this runs in the main thread before any other one starts.
 """
@@ -22,6 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def drop(uid: int | None, gid: int | None) -> str | None:
     """Become `uid` and `gid` (None: stay who we are) with no capability in any set and no way to gain one.
 
+    From then on the kernel kills this process when its parent dies.
     Returns what was not allowed, for one log line, or None. A container may lack CAP_SETUID: then the user
     stays, without capabilities. Raises OSError when capabilities stay: then no packet may be read.
     """
@@ -41,15 +42,9 @@ def drop(uid: int | None, gid: int | None) -> str | None:
     except OSError:
         pass  # before Linux 4.3 there was no such set
     _clear_capabilities()
-    return refused
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when control dies, so that not even a stopped worker outlives it.
-
-    A change of user resets it: call it after `drop`. That control died before shows in the channel's end.
-    """
+    # Not even a stopped worker outlives control. A change of user resets this, so it comes last.
     _call(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return refused
 
 
 def _clear_bounding_set() -> None:

@@ -27,7 +27,10 @@ from tests.control.test_workers import Run, free_address
 
 def configuration() -> Any:
     return SimpleNamespace(
-        error=None, loaded_at=1.0, digest="abc", status=lambda: {"path": None, "error": None, "sha256": "abc"}
+        error=None,
+        loaded_at=1.0,
+        now=SimpleNamespace(digest="abc"),
+        status=lambda: {"path": None, "error": None, "sha256": "abc"},
     )
 
 

@@ -83,8 +83,8 @@ def test_a_stopped_child_does_not_outlive_its_parent() -> None:
         import os, signal, subprocess, sys
         child = subprocess.Popen([sys.executable, "-c", '''
         import os, signal
-        from proxy.worker.privileges import die_with_parent
-        die_with_parent()
+        from proxy.worker.privileges import drop
+        drop(None, None)
         os.kill(os.getpid(), signal.SIGSTOP)
         '''.replace("\\n        ", "\\n")], pass_fds=[int(sys.argv[1])])
         os.waitid(os.P_PID, child.pid, os.WSTOPPED)
