@@ -68,7 +68,7 @@ class CacheUnderAnything(RuleBasedStateMachine):
         for key, entry in cache._entries.items():
             costs[key] = ENTRY_OVERHEAD + len(key) + 2 * len(entry.sections.data)
             for tail in entry.variants or ():
-                costs[key] += VARIANT_OVERHEAD + len(tail) + 2 * len(cache.variants[tail].body)
+                costs[key] += VARIANT_OVERHEAD + len(tail) + len(cache.variants[tail].body)
             assert costs[key] == entry.cost
         assert cache.bytes == sum(costs.values()) + GHOST_OVERHEAD * len(cache._ghosts)
         assert cache._small_bytes == sum(entry.cost for entry in cache._small)
