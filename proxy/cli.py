@@ -68,18 +68,21 @@ def run(config: Path | None, log_format: str | None) -> None:
 @_config
 def check_config(file: Path | None, config: Path | None) -> None:
     """Say what is wrong with FILE, one line an error: FILE:LINE:COLUMN: KEY: reason."""
-    from proxy.settings import SettingsError, load
+    from proxy.settings import SettingsError, SettingsUnreadable, load
 
     path = file or config
     if path is None:
         raise click.UsageError("name the file to check")
     try:
-        load(path)
+        settings = load(path)
     except SettingsError as error:
         click.echo(str(error), err=True)
         sys.exit(FOUND_SOMETHING)
-    except OSError as error:
-        raise CannotRun(f"cannot read {path}: {error.strerror or error}") from error
+    except SettingsUnreadable as error:
+        raise CannotRun(str(error)) from error
+    for message in settings.not_yet:
+        click.echo(f"note: {message}")
+    click.echo(f"{path} is fine")
 
 
 @main.command()

@@ -47,16 +47,24 @@ class State:
         return drops
 
     def upstreams(self) -> list[UpstreamReport]:
-        """What the workers say of each upstream: up if one of them finds it so, the mean of their RTTs."""
-        said: dict[tuple[str, str], list[UpstreamReport]] = {}
+        """Every upstream that is configured, with what the workers say of it.
+
+        It is up if one of them finds it so, or none has said anything yet; its RTT is the mean of theirs.
+        """
+        said: dict[tuple[str, str], list[UpstreamReport]] = {
+            (zone.suffix, address): []
+            for zone in self.configuration.now.policy.zones
+            for address in (*zone.upstreams, *zone.fallback)
+        }
         for slot in self.workers.active:
             for report in slot.upstreams:
-                said.setdefault((report.zone, report.address), []).append(report)
+                if (report.zone, report.address) in said:
+                    said[report.zone, report.address].append(report)
         merged = []
         for (zone, address), reports in said.items():
             rtts = [report.rtt_ms for report in reports if report.rtt_ms is not None]
-            up = any(report.state == "up" for report in reports)
-            rtt = sum(rtts) / len(rtts) if rtts else None
+            up = not reports or any(report.state == "up" for report in reports)
+            rtt = round(sum(rtts) / len(rtts), 3) if rtts else None
             merged.append(UpstreamReport(zone, address, "up" if up else "down", rtt))
         return merged
 
@@ -103,7 +111,7 @@ class State:
                         "zone": upstream.zone,
                         "address": upstream.address,
                         "state": upstream.state,
-                        "rtt_ms": None if upstream.rtt_ms is None else round(upstream.rtt_ms, 3),
+                        "rtt_ms": upstream.rtt_ms,
                     }
                     for upstream in self.upstreams()
                 ],

@@ -22,14 +22,14 @@ from proxy.control.probe import Readiness
 from proxy.control.state import State
 from proxy.core import counters
 from tests.control.eventually import eventually
-from tests.control.test_workers import Run, free_address
+from tests.control.test_workers import POLICY, Run, free_address
 
 
 def configuration() -> Any:
     return SimpleNamespace(
         error=None,
         loaded_at=1.0,
-        now=SimpleNamespace(digest="abc"),
+        now=SimpleNamespace(digest="abc", policy=POLICY),
         status=lambda: {"path": None, "error": None, "sha256": "abc"},
     )
 

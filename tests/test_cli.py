@@ -1,0 +1,125 @@
+"""The commands that a person types, as processes: what they print where, and their exit status."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__
+from tests.control.sidestep import Sidestep, command
+from tests.fakes import ScriptedUpstream
+
+
+@pytest.fixture
+async def sidestep(tmp_path: Path) -> AsyncIterator[Sidestep]:
+    upstream = ScriptedUpstream()
+    await upstream.start()
+    upstream.answer("www.example", "A", "www.example. 300 A 192.0.2.10")
+    sidestep = Sidestep(tmp_path, upstream.address)
+    await sidestep.start()
+    yield sidestep
+    await sidestep.stop()
+    await upstream.stop()
+
+
+async def test_version_is_that_of_the_package() -> None:
+    assert await command("version") == (0, f"sidestep {__version__}\n", "")
+    code, out, _ = await command("version", "-o", "json")
+    assert (code, json.loads(out)) == (0, {"version": __version__})
+
+
+async def test_schema_is_json() -> None:
+    code, out, _ = await command("schema")
+    assert code == 0
+    assert json.loads(out)["properties"].keys() >= {"dns", "udp", "admin", "workers"}
+
+
+async def test_check_config_finds_a_right_file_fine(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("dns: {}\n")
+    assert await command("check-config", str(file)) == (0, f"{file} is fine\n", "")
+    assert await command("check-config", "--config", str(file)) == (0, f"{file} is fine\n", "")
+
+
+async def test_check_config_prints_a_line_per_error_with_its_place_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("dns:\n  listen: [nonsense]\n  timeout: 0s\nworkers: {dns: 0}\n")
+    code, out, err = await command("check-config", str(file))
+    assert (code, out) == (1, "")
+    places = [line.split(": ")[:2] for line in err.splitlines()]
+    assert places == [
+        [f"{file}:2:12", "dns.listen[0]"],
+        [f"{file}:3:12", "dns.timeout"],
+        [f"{file}:4:16", "workers.dns"],
+    ]
+
+
+async def test_check_config_of_a_file_that_cannot_be_read_is_2(tmp_path: Path) -> None:
+    code, out, err = await command("check-config", str(tmp_path / "none.yaml"))
+    assert (code, out) == (2, "")
+    assert f"cannot read {tmp_path}/none.yaml" in err
+    assert (await command("check-config"))[0] == 2
+
+
+async def test_run_with_a_file_that_cannot_be_read_is_2(tmp_path: Path) -> None:
+    code, _, err = await command("run", "--config", str(tmp_path / "none.yaml"))
+    assert code == 2
+    assert err.startswith(f"sidestep: cannot read {tmp_path}/none.yaml")
+
+
+async def test_run_with_a_file_that_turns_nothing_on_is_2(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("")
+    code, _, err = await command("run", "--config", str(file))
+    assert code == 2
+    assert "dns section" in err
+
+
+@pytest.mark.parametrize("words", [("status",), ("top", "--count", "1"), ("explain", "www.example")])
+async def test_asking_where_nothing_runs_is_2(tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"admin: {{socket: {tmp_path}/admin.sock}}\n")
+    code, out, err = await command(*words, "--config", str(file))
+    assert (code, out) == (2, "")
+    assert f"no sidestep runs here: there is no socket {tmp_path}/admin.sock" in err
+
+
+async def test_status_is_a_text_for_people_and_json_for_programs(sidestep: Sidestep) -> None:
+    await sidestep.ask("www.example")
+    code, out, err = await command("status", "--config", str(sidestep.config))
+    assert (code, err) == (0, "")
+    assert sidestep.address in out
+    assert sidestep.upstream in out
+    code, out, _ = await command("status", "-o", "json", "--config", str(sidestep.config))
+    assert code == 0
+    assert json.loads(out)["workers"][0]["role"] == "dns"
+
+
+async def test_status_is_1_when_something_needs_a_look(sidestep: Sidestep) -> None:
+    sidestep.write("dns: [\n")
+    await sidestep.said("not reloaded")
+    good = sidestep.config.with_name("good.yaml")
+    good.write_text(f"admin: {{socket: {sidestep.socket}}}\n")
+    code, out, _ = await command("status", "--config", str(good))
+    assert code == 1
+    assert "! the configuration file is wrong" in out
+
+
+async def test_explain_tells_the_steps(sidestep: Sidestep) -> None:
+    code, out, _ = await command("explain", "www.example", "--config", str(sidestep.config))
+    assert code == 0
+    assert sidestep.upstream in out
+    code, out, _ = await command("explain", "www.example", "aaaa", "-o", "json", "--config", str(sidestep.config))
+    assert code == 0
+    assert json.loads(out)["type"] == "AAAA"
+
+
+async def test_top_prints_a_line_a_second(sidestep: Sidestep) -> None:
+    await sidestep.ask("www.example")
+    code, out, _ = await command("top", "--count", "1", "--config", str(sidestep.config))
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    code, out, _ = await command("top", "--count", "1", "-o", "json", "--config", str(sidestep.config))
+    assert code == 0
+    assert json.loads(out).keys() >= {"questions", "hit_ratio", "p99_ms"}
