@@ -29,7 +29,7 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self._timers: list[tuple[float, int, "ManualTimer"]] = []
+        self._timers: list[tuple[float, int, ManualTimer]] = []
 
     def now(self) -> float:
         return self.time
@@ -175,6 +175,10 @@ class ScriptedUpstream:
         async with asyncio.timeout(WAIT), self._arrived:
             await self._arrived.wait_for(lambda: len(self.asked) >= count)
 
+    def send(self, at: int, message: dns.message.Message) -> None:
+        """Reply now, over UDP, to the question that came as number `at` (whose ID `message` has)."""
+        self.udp.sendto(message.to_wire(max_size=65535), self.sources[at])
+
     def _read_udp(self) -> None:
         while True:
             try:
@@ -241,6 +245,17 @@ class UdpStub:
         async with asyncio.timeout(WAIT):
             return await asyncio.get_running_loop().sock_recv(self.sock, 65535)
 
+    async def answer(self) -> dns.message.Message:
+        """The next answer, parsed."""
+        return dns.message.from_wire(await self.receive())
+
+    def has_answer(self) -> bool:
+        """Whether something has arrived that nobody received yet."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+
     def close(self) -> None:
         self.sock.close()
 
@@ -273,9 +288,7 @@ class World:
             self.upstreams.append(upstream)
         addresses = tuple(upstream.address for upstream in self.upstreams)
         zones = policy.pop("zones", None) or (Zone(".", addresses[:upstreams], addresses[upstreams:]),)
-        self.worker = DnsWorker(
-            asyncio.get_running_loop(), self.clock, DnsPolicy(zones, **policy), self.counts
-        )
+        self.worker = DnsWorker(asyncio.get_running_loop(), self.clock, DnsPolicy(zones, **policy), self.counts)
         self._listen()
 
     def _listen(self) -> None:
@@ -308,6 +321,17 @@ class World:
         stub = UdpStub(self.server, (ip, 0))
         self._stubs.append(stub)
         return stub
+
+    def send(self, name: str, rtype: str = "A", **keywords: Any) -> UdpStub:
+        """One question from a new client over UDP, which then waits."""
+        stub = self.stub()
+        stub.send(question(name, rtype, **keywords).to_wire())
+        return stub
+
+    async def settle(self) -> None:
+        """Return when everything on its way over loopback now has been read, and what it led to as well."""
+        for _ in range(3):
+            await self.exchange(question("localhost"))
 
     async def ask(self, name: str, rtype: str = "A", **keywords: Any) -> dns.message.Message:
         """One question from a new client over UDP, and its answer."""

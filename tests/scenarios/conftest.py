@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.fakes import World
@@ -13,3 +14,9 @@ async def world() -> AsyncIterator[World]:
     world = World()
     yield world
     await world.stop()
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstreams that are alike are asked in the order of the policy, not in a random one."""
+    monkeypatch.setattr("proxy.worker.dns.random", lambda: 0.5)
