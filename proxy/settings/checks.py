@@ -64,7 +64,7 @@ def _upstreams(reading: Reading) -> None:
         for key, address in _matching(reading, f"dns.zones[].{form}[]"):
             of_zone = key.rpartition("[")[0], address
             if of_zone in first:
-                reading.problem(reading.nodes[key], key, f"found {address}, which {first[of_zone]} is already")
+                reading.problem(reading.nodes[key], key, f"found {address}, which {first[of_zone]} has already")
             first.setdefault(of_zone, key)
             own = own_listener(address, listen)
             # With node.manage a Service IP is listened on, and what this machine itself sends there is still

@@ -24,8 +24,8 @@ class SettingsUnreadable(OSError):
         return f"cannot read {self.filename}: {self.strerror}"
 
 
-def read_text(path: str | Path) -> str:
-    """The file without a byte order mark. Raises SettingsUnreadable, or SettingsError when it isn't UTF-8."""
+def read_bytes(path: str | Path) -> bytes:
+    """The whole file. Raises SettingsUnreadable."""
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -34,11 +34,17 @@ def read_text(path: str | Path) -> str:
         raise SettingsUnreadable(path, reason, error.errno or errno.EIO) from error
     except ValueError as error:
         raise SettingsUnreadable(repr(str(path)), str(error), errno.EINVAL) from error
+    if len(content) > MOST_BYTES:
+        raise SettingsUnreadable(path, f"it has over {MOST_BYTES // 1024} KiB; name another file", errno.EFBIG)
+    return content
+
+
+def read_text(path: str | Path) -> str:
+    """The file without a byte order mark. Raises SettingsUnreadable, or SettingsError when it isn't UTF-8."""
+    content = read_bytes(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(content) > MOST_BYTES:
-            return content.decode("latin-1")
         before = content[: error.start]
         line, column = before.count(b"\n"), error.start - (before.rfind(b"\n") + 1)
         reason = f"found the byte 0x{content[error.start]:02x}, which isn't UTF-8; save the file as UTF-8"

@@ -38,9 +38,11 @@ def _text(node: Node, allowed: str, quotable: bool = False) -> str:
     tag = node.tag.removeprefix(TAG)
     if tag == "str":
         return str(node.value)
-    if tag not in ("int", "float", "bool", "timestamp", "null"):
-        raise ValueError(f"found the tag {units.shown(node.tag)}; allowed is {allowed}")
-    hint = f': to mean the text, write "{units.shown(node.value)[1:-1]}"' if quotable and tag != "null" else ""
+    hint = (
+        f': to mean the text, write "{units.shown(node.value)[1:-1]}"'
+        if quotable and tag in ("int", "float", "bool", "timestamp")
+        else ""
+    )
     raise ValueError(f"found {described(node)}; allowed is {allowed}{hint}")
 
 

@@ -19,6 +19,7 @@ MOST_PROBLEMS = 200
 MOST_DEPTH = 20
 
 TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 WHOLE_FILE = "(file)"
 """Stands for the key in an error that belongs to none."""
 
@@ -77,7 +78,7 @@ class Reading:
 
     def problem_at(self, line: int, column: int, key: str, reason: str) -> None:
         """The same at a place that counts from 0."""
-        self.problems.append(Problem(self.filename, line + 1, column + 1, key, reason))
+        self.problems.append(Problem(self.filename, line + 1, column + 1, key or WHOLE_FILE, reason))
         if len(self.problems) >= MOST_PROBLEMS:
             self.problems.append(
                 Problem(
@@ -124,7 +125,7 @@ class Reading:
             if key_node.tag == TAG + "merge":
                 merged += self._merged(value_node, key)
             elif not isinstance(key_node, ScalarNode):
-                self.problem(key_node, key or WHOLE_FILE, "found a list or mapping as a key; allowed are words")
+                self.problem(key_node, key, "found a list or mapping as a key; allowed are words")
             elif key_node.value in own:
                 first = own[key_node.value].key.start_mark.line + 1
                 self.problem(
@@ -192,6 +193,8 @@ def joined(key: str, name: str) -> str:
 
 def described(node: Node) -> str:
     """What stands there, for an error."""
+    if node.tag.removeprefix(TAG) not in _PLAIN_TAGS:
+        return f"the tag {shown(node.tag)}"
     if isinstance(node, SequenceNode):
         return "a list"
     if isinstance(node, MappingNode):

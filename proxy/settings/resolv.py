@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from proxy.settings.files import SettingsUnreadable, read_text
+from proxy.settings.files import SettingsUnreadable, read_bytes
 from proxy.settings.units import parse_address
 
 MOST_NAMESERVERS = 3
@@ -15,7 +15,7 @@ def read_resolv_conf(path: str | Path) -> list[str]:
     Raises SettingsUnreadable when it can't be read or names no server that could be asked.
     """
     servers: list[str] = []
-    for line in read_text(path).splitlines():
+    for line in read_bytes(path).decode("latin-1").split("\n"):
         words = line.split()
         if not line.startswith("nameserver") or len(words) < 2 or words[0] != "nameserver":
             continue

@@ -121,15 +121,21 @@ def _split(text: str, default_port: int | None) -> tuple[str, int]:
     if port is not None:
         return host, _port(text, port)
     if default_port is None:
-        meant = re.fullmatch(r"(.*[0-9A-Fa-f:]):([0-9]{1,5})", host) if ":" in host else None
-        if meant:
-            like = f"[{meant[1]}]:{meant[2]}"
-            raise ValueError(f"found {shown(text)}; an IPv6 address needs brackets before its port: {shown(like)}")
-        like = f"[{host}]:53" if ":" in host else f"{host}:53"
-        raise ValueError(
-            f"found {shown(text)}; the port is missing: write it after the address, such as {shown(like)}"
-        )
+        before, _, after = host.rpartition(":")
+        if not bracketed and _is_ip(before):
+            meant = shown(f"[{before}]:{after}")
+            raise ValueError(f"found {shown(text)}; an IPv6 address needs brackets before its port: {meant}")
+        like = shown(f"[{host}]:53" if ":" in host else f"{host}:53")
+        raise ValueError(f"found {shown(text)}; the port is missing: write it after the address, such as {like}")
     return host, default_port
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _port(text: str, port: str) -> int:
