@@ -1,13 +1,16 @@
 """The commands that a person types, as processes: what they print where, and their exit status."""
 
 import json
+import os
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from proxy import __version__
-from tests.control.sidestep import Sidestep, command
+from tests.control.sidestep import COMMAND, Sidestep, command, execute
+from tests.control.test_workers import free_address
 from tests.fakes import ScriptedUpstream
 
 
@@ -123,3 +126,38 @@ async def test_top_prints_a_line_a_second(sidestep: Sidestep) -> None:
     code, out, _ = await command("top", "--count", "1", "-o", "json", "--config", str(sidestep.config))
     assert code == 0
     assert json.loads(out).keys() >= {"questions", "hit_ratio", "p99_ms"}
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces")
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("mount", "reason"), [("ro", "the file system is read-only"), ("nr_inodes=2", "the disk is full")]
+)
+async def test_run_without_a_place_for_its_socket_is_2(tmp_path: Path, mount: str, reason: str) -> None:
+    file = tmp_path / "a.yaml"
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    file.write_text(
+        f"dns: {{listen: ['{free_address()}'], zones: [{{suffix: ., upstreams: [192.0.2.1]}}]}}\n"
+        f"admin: {{listen: '{free_address()}', socket: {disk}/run/admin.sock}}\n"
+    )
+    script = f"mount -t tmpfs -o {mount} none {disk} && exec {shlex.join(COMMAND)} run --config {file}"
+    code, _, err = await execute("unshare", "--mount", "sh", "-c", script)
+    assert code == 2, err
+    assert err.startswith(f"sidestep: cannot make the admin socket {disk}/run/admin.sock: {reason}")
+    assert "admin.socket" in err
+
+
+async def test_run_with_too_few_descriptors_is_2(sidestep: Sidestep) -> None:
+    code, _, err = await execute("prlimit", "--nofile=64:64", *COMMAND, "run", "--config", str(sidestep.config))
+    assert code == 2
+    assert "only 64 file descriptors are allowed" in err
+
+
+async def test_a_second_run_of_the_same_file_is_2(sidestep: Sidestep) -> None:
+    code, _, err = await command("run", "--config", str(sidestep.config))
+    assert code == 2
+    assert f"{sidestep.address}/udp: the port is in use by python" in err
+    assert f"(pid {sidestep.process.pid})" in err

@@ -39,10 +39,16 @@ class Child:
         finally:
             theirs.close()
         self.pid = self._process.pid
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            ours.close()
+            self._process.kill()
+            self._process.wait()
+            raise
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self.channel = control_end(ours, receive, self._hung_up)
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
 
     def kill(self) -> None:

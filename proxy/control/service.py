@@ -28,7 +28,6 @@ _log = logging.getLogger(__name__)
 def serve(path: Path | None, log_format: logs.Format, worker_command: Sequence[str] = WORKER_COMMAND) -> int:
     """Run until a signal; returns the exit status. Raises CannotRun when it cannot even start."""
     handler = logs.set_up(log_format, "control")
-    raise_descriptor_limit()
     configuration = Configuration(path)
     service = Service(configuration, log_format, handler, worker_command)
     try:
@@ -72,6 +71,8 @@ class Service:
         """Open every socket. Raises CannotRun."""
         now = self._configuration.now
         self._files.watch(now.files)
+        raise_descriptor_limit(now.workers * len(now.listen))
+        self._workers.make_room(now.workers)
         self._sockets.open(now.listen, now.workers)
         admin = now.settings.admin
         self._admin_sockets.append(open_admin_tcp(admin.listen))
@@ -156,6 +157,8 @@ class Service:
             self._reload.clear()
             try:
                 new = load(self._configuration.path)
+                raise_descriptor_limit(new.workers * len(new.listen))
+                self._workers.make_room(new.workers)
                 self._sockets.open(new.listen, new.workers)
             except CannotRun as error:
                 self._configuration.error = str(error)

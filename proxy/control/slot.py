@@ -22,7 +22,7 @@ class Slot:
     memory: mmap.mmap
     counts: memoryview
     child: Child | None = None
-    wanted: bool = True
+    wanted: bool = False
     running: bool = False
     """A task supervises it."""
     given: set[int] = field(default_factory=set)
@@ -44,7 +44,7 @@ class Slot:
 
     @classmethod
     def make(cls, name: str) -> "Slot":
-        """An empty place with fresh memory. Raises OSError when there is none."""
+        """An empty place with fresh memory, not wanted yet. Raises OSError when there is none."""
         size = counters.SLOTS * 8
         counters_fd = os.memfd_create(f"sidestep-{name}-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(counters_fd, size)

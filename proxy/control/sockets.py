@@ -21,6 +21,8 @@ TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Some 5,000 small datagrams: what arrives in seconds while a worker is being replaced."""
 BACKLOG = 1024
+FEWEST_DESCRIPTORS = 256
+"""What a worker with a few clients and some questions in flight has open."""
 _SO_RCVBUFFORCE = 33
 
 
@@ -150,11 +152,20 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def raise_descriptor_limit() -> None:
-    """Take every descriptor that we may have: clients and upstreams cost one each."""
+def raise_descriptor_limit(sockets: int) -> None:
+    """Take every descriptor that we may have: each client and each question upstream costs a worker one.
+
+    Raises CannotRun where so few are allowed that it would fail somewhere in the middle.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = FEWEST_DESCRIPTORS + 2 * sockets
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise CannotRun(
+            f"only {hard} file descriptors are allowed and this configuration needs {needed}; "
+            "raise `ulimit -n` or LimitNOFILE="
+        )
 
 
 def why_not(error: OSError, address: str, transport: Transport, setting: str) -> str:

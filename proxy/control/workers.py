@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from proxy.control.child import WORKER_COMMAND, Child, how_it_ended, privilege_options
+from proxy.control.errors import CannotRun
 from proxy.control.slot import Slot
 from proxy.control.sockets import ListenSockets
 from proxy.core import counters
@@ -83,11 +84,18 @@ class Workers:
             watch.cancel()
         self._group = None
 
+    def make_room(self, count: int) -> None:
+        """Have memory for so many workers. Raises CannotRun."""
+        while len(self.slots) < count:
+            try:
+                self.slots.append(Slot.make(f"dns-{len(self.slots)}"))
+            except OSError as error:
+                raise CannotRun(f"cannot make the shared memory of a worker: {error.strerror}") from error
+
     def configure(self, policy: DnsPolicy, count: int) -> None:
         """Have `count` workers serve this policy on the open sockets; running ones keep their cache."""
         self._policy = policy
-        while len(self.slots) < count:
-            self.slots.append(Slot.make(f"dns-{len(self.slots)}"))
+        self.make_room(count)
         for number, slot in enumerate(self.slots):
             slot.wanted = number < count
         for slot in self.slots:
@@ -179,7 +187,7 @@ class Workers:
         try:
             child = Child([*self._command, "--name", slot.name], fds, lambda said: self._receive(slot, said))
         except OSError as error:
-            return f"cannot be started: {error.strerror}"
+            return f"cannot be started: {error.strerror}: {error.filename or self._command[0]}"
         slot.child = child
         slot.given = set()
         self._send_configuration(slot)

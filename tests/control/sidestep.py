@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -111,11 +110,14 @@ class Sidestep:
             stub.close()
 
 
-async def command(*words: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+async def command(*words: str) -> tuple[int, str, str]:
     """Exit status, output and errors of one `sidestep` command."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={**os.environ, **(environment or {})}
-    )
+    return await execute(*COMMAND, *words)
+
+
+async def execute(*words: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of any command."""
+    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
     async with asyncio.timeout(2 * WAIT):
         out, err = await process.communicate()
     assert process.returncode is not None
