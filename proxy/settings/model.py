@@ -64,6 +64,12 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "node.manage: this version sets up nothing in the kernel; "
                 "the listen addresses must exist, and nothing fails over"
             )
+        for number, zone in enumerate(self._zones):
+            messages += [
+                f"dns.zones[{number}].fallback: {address} is our own listener; until node.manage works it is not asked"
+                for address in zone.fallback
+                if address not in self._others(zone.fallback)
+            ]
         return messages
 
     @property

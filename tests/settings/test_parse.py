@@ -221,7 +221,11 @@ def test_it_has_no_policy_while_dns_is_off():
 
 def test_it_says_what_this_version_does_not_do_yet():
     assert parse("dns: {}").not_yet == []
-    messages = parse(EVERYTHING + "").not_yet
-    assert [message.split(":")[0] for message in messages] == ["udp[0] (statsd)", "node.manage"]
+    messages = parse(EVERYTHING).not_yet
+    assert [message.split(":")[0] for message in messages] == [
+        "udp[0] (statsd)",
+        "node.manage",
+        "dns.zones[0].fallback",
+    ]
     others = parse("kubernetes: {server: https://192.0.2.1}\nendpoints_file: /tmp/e.yaml").not_yet
     assert [message.split(":")[0] for message in others] == ["kubernetes", "endpoints_file"]
