@@ -66,7 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             )
         for number, zone in enumerate(self._zones):
             messages += [
-                f"dns.zones[{number}].fallback: {address} is our own listener; until node.manage works it is not asked"
+                f"dns.zones[{number}].fallback: {address} is our own listener; not asked until node.manage works"
                 for address in zone.fallback
                 if address not in self._others(zone.fallback)
             ]
