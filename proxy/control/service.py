@@ -101,6 +101,7 @@ class Service:
             await working
             for task in others:
                 task.cancel()
+            _log.info("stopped")
         return 0 if self._signals == 1 else 128 + self._last_signal
 
     def _on_stop_signal(self, number: signal.Signals) -> None:

@@ -38,9 +38,14 @@ class Slot:
     """Set when `wanted` turns false, to cut a back-off short."""
 
     @property
+    def heartbeat(self) -> float:
+        """When the worker's loop last turned, on the monotonic clock."""
+        return int(self.counts[counters.HEARTBEAT]) / 1e9
+
+    @property
     def heartbeat_age(self) -> float:
-        """Seconds since the worker's loop last turned."""
-        return time.monotonic() - self.counts[counters.HEARTBEAT] / 1e9
+        """Seconds since then."""
+        return time.monotonic() - self.heartbeat
 
     @classmethod
     def make(cls, name: str) -> "Slot":

@@ -6,9 +6,10 @@ from typing import Any
 
 from proxy import __version__
 from proxy.control.configuration import Configuration
+from proxy.control.heartbeats import HEARTBEAT_LIMIT
 from proxy.control.history import History
 from proxy.control.sockets import TRANSPORTS, ListenSockets
-from proxy.control.workers import HEARTBEAT_LIMIT, Workers
+from proxy.control.workers import Workers
 from proxy.core import counters
 from proxy.worker.channel import UpstreamReport
 from proxy.worker.mmsg import kernel_drops

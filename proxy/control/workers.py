@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from proxy.control.child import WORKER_COMMAND, Child, how_it_ended, privilege_options
 from proxy.control.errors import CannotRun
+from proxy.control.heartbeats import TICK, Heartbeats
 from proxy.control.slot import Slot
 from proxy.control.sockets import ListenSockets
 from proxy.core import counters
@@ -28,10 +29,6 @@ from proxy.worker.channel import (
     UpstreamReport,
 )
 
-HEARTBEAT_LIMIT = 2.0
-"""A loop that stands still this long is replaced."""
-START_LIMIT = 10.0
-"""A worker that is not reading after this long is replaced; a busy machine may take seconds."""
 DRAIN_LIMIT = 2.5
 """A worker has 2 s to finish what is in flight, and a little to exit."""
 SMALLEST_JOURNAL = 4 * 1024 * 1024
@@ -39,7 +36,6 @@ SMALLEST_JOURNAL = 4 * 1024 * 1024
 HEALTHY_AFTER = 60.0
 LONGEST_BACKOFF = 1.0
 """What waited in the socket meanwhile is then still answered within 2 s."""
-_TICK = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -240,20 +236,18 @@ class Workers:
             self._all_ready.clear()
 
     async def _watch_heartbeats(self) -> None:
-        judged_from = last_tick = time.monotonic()
+        heartbeats = Heartbeats(time.monotonic())
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(TICK)
             now = time.monotonic()
-            if now - last_tick > _TICK + 0.5:
-                judged_from = now  # we were stopped ourselves, and perhaps the workers with us
-            last_tick = now
+            heartbeats.tick(now)
             for slot in self.slots:
                 if slot.child is None:
                     continue
-                limit = HEARTBEAT_LIMIT if slot.ready else START_LIMIT
-                stood_still = min(slot.heartbeat_age, now - judged_from)
-                if stood_still > limit:
-                    _log.error("worker %s (pid %d) stood still for %.1f s", slot.name, slot.child.pid, stood_still)
+                if heartbeats.stands_still(slot.heartbeat, reading=slot.ready):
+                    _log.error(
+                        "worker %s (pid %d) stood still for %.1f s", slot.name, slot.child.pid, slot.heartbeat_age
+                    )
                     slot.child.kill()
                 elif slot.drain_until is not None and now > slot.drain_until:
                     slot.child.kill()
