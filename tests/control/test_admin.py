@@ -107,9 +107,9 @@ async def test_metrics_count_what_workers_did_even_after_they_died(run: Served) 
     for number in range(5):
         run.client.send(number)
     await run.client.answers(5)
+    await eventually(lambda: sum(run.state.status()["dns"]["questions"]["answered"].values()) == 5)
     os.kill(run.pid, signal.SIGKILL)
     await eventually(lambda: run.workers.slots[0].ready and run.workers.slots[0].restarts == 1)
-    await eventually(lambda: sum(run.state.status()["dns"]["questions"]["answered"].values()) == 5)
     code, text = await run.get("/metrics?names=coredns")
     assert code == 200
     found = samples(text)
