@@ -113,6 +113,25 @@ async def test_sigterm_answers_what_is_in_flight_and_exits_0(sidestep: Sidestep,
     assert not alive(worker)
 
 
+async def test_a_signal_to_all_of_its_processes_drains_like_one_to_control(
+    sidestep: Sidestep, upstream: ScriptedUpstream
+) -> None:
+    """A terminal's Ctrl-C reaches the process group, systemd's SIGTERM the control group."""
+    upstream.silent("slow.example")
+    await sidestep.start()
+    answer = asyncio.ensure_future(sidestep.ask("slow.example"))
+    await upstream.received(1)
+    worker = await sidestep.worker()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker, number)
+    sidestep.process.send_signal(signal.SIGTERM)
+    await sidestep.said("draining")
+    upstream.udp.sendto(reply(upstream.asked[0], "slow.example. 60 A 192.0.2.20").to_wire(), upstream.sources[0])
+    assert (await answer).answer
+    assert await sidestep.ended() == 0
+    assert not sidestep.lines("restarting")
+
+
 async def test_a_second_signal_ends_it_at_once(sidestep: Sidestep, upstream: ScriptedUpstream) -> None:
     upstream.silent("slow.example")
     await sidestep.start()
