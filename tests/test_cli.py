@@ -156,6 +156,18 @@ async def test_run_with_too_few_descriptors_is_2(sidestep: Sidestep) -> None:
     assert "only 64 file descriptors are allowed" in err
 
 
+async def test_an_admin_port_in_use_is_2(sidestep: Sidestep) -> None:
+    file = sidestep.config.with_name("other.yaml")
+    file.write_text(
+        f"dns: {{listen: ['{free_address()}'], zones: [{{suffix: ., upstreams: [192.0.2.1]}}]}}\n"
+        f"admin: {{listen: '{sidestep.admin}', socket: {file}.sock}}\n"
+    )
+    code, _, err = await command("run", "--config", str(file))
+    assert code == 2
+    assert f"{sidestep.admin}/tcp: the port is in use by python" in err
+    assert "admin.listen" in err
+
+
 async def test_a_second_run_of_the_same_file_is_2(sidestep: Sidestep) -> None:
     code, _, err = await command("run", "--config", str(sidestep.config))
     assert code == 2

@@ -218,6 +218,22 @@ async def test_a_changed_file_is_reloaded_without_a_signal(sidestep: Sidestep) -
     assert (await sidestep.ask("www.example")).answer
 
 
+async def test_a_reload_follows_the_number_of_workers(sidestep: Sidestep) -> None:
+    await sidestep.start()
+    first = await sidestep.worker()
+    sidestep.write(workers={"dns": 3})
+    await sidestep.said("reads after", times=3)
+    pids = [worker["pid"] for worker in (await sidestep.status())["workers"]]
+    assert len(pids) == 3
+    assert pids[0] == first
+    sidestep.write(workers={"dns": 1})
+    await sidestep.said("configuration reloaded", times=2)
+    await eventually(lambda: not any(alive(pid) for pid in pids[1:]))
+    for _ in range(20):
+        assert (await sidestep.ask("www.example")).answer
+    assert [worker["pid"] for worker in (await sidestep.status())["workers"]] == [first]
+
+
 async def test_a_bad_reload_keeps_the_old_one_and_says_so(sidestep: Sidestep) -> None:
     await sidestep.start()
     good = sidestep.config.read_text()
