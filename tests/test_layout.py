@@ -1,0 +1,84 @@
+"""The shape of the source: layers, sizes, a test for every module, documents that name what exists."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "proxy").rglob("*.py"))
+MOST_LINES = 450
+
+
+def dotted(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_by(path: Path) -> set[str]:
+    """Every module that a file imports, and every name it takes from one, dotted."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_the_import_contracts_hold() -> None:
+    command = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip("import-linter is not installed beside this Python")
+    checked = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_module_is_reached_by_a_test() -> None:
+    """Imported by one, started by one as a process, or imported by such a module."""
+    paths = {dotted(path): ROOT / path for path in MODULES}
+    reached: set[str] = set()
+    waiting = {name for path in (ROOT / "tests").rglob("*.py") for name in imported_by(path)}
+    waiting |= {"proxy.worker.__main__", "proxy.__main__"}
+    while waiting:
+        name = waiting.pop()
+        if name in paths and name not in reached:
+            reached.add(name)
+            waiting |= imported_by(paths[name]) | {name.rpartition(".")[0]}
+    assert set(paths) - reached == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=dotted)
+def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
+    assert len((ROOT / module).read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("module", [path for path in MODULES if (ROOT / path).read_text().strip()], ids=dotted)
+def test_a_module_says_what_it_is(module: Path) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / module).read_text()))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else() -> None:
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert built["packages"] == ["proxy"]
+
+
+@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
+def test_files_that_a_document_names_exist(document: str) -> None:
+    path = ROOT / document
+    if not path.exists():
+        pytest.skip(f"no {document} yet")
+    named = set(
+        re.findall(r"`((?:proxy|tests|docs|benchmarks|core|worker|control|settings)/[\w./-]+)`", path.read_text())
+    )
+    missing = [
+        name
+        for name in sorted(named)
+        if not any((base / name).exists() or (base / f"{name}.py").exists() for base in (ROOT, ROOT / "proxy"))
+    ]
+    assert not missing
