@@ -179,10 +179,7 @@ class Resolver:
         question = Question(query.name, query.qtype, do_cd)
         failure = self.cache.failure(query.name, query.qtype, do_cd)
         if failure is not None and now < failure.expires_at:
-            stale = self.cache.stale_entry(query.name, query.qtype, do_cd, now)
-            if stale is not None:
-                return self._replies.stale(query, client, stale)
-            return self._replies.error(query, client, Rcode.SERVFAIL, Ede.CACHED_ERROR)
+            return self._unasked(question, query, client, now, Ede.CACHED_ERROR)
         return self._join(question, query, client, now)
 
     def _from_entry(self, query: Query, client: Client, entry: Entry, now: float) -> bytes:
@@ -208,10 +205,12 @@ class Resolver:
         lookup = self._lookups.get(question)
         if lookup is None:
             zone = self.zones.find(question.name)
-            if zone is None or not (zone.upstreams or zone.fallback):
+            if zone is None:
                 return self._replies.error(query, client, Rcode.REFUSED, Ede.NOT_AUTHORITATIVE)
             if local_names.is_private_reverse(question.name) and zone.suffix == b"\0" and not zone.service:
                 return self._replies.answer(query, client, "local", local_names.no_such_private_name())
+            if not (zone.upstreams or zone.fallback):  # a Service without endpoints: it will have some again
+                return self._unasked(question, query, client, now, Ede.NOT_READY)
             if len(self._lookups) >= MOST_LOOKUPS:
                 return self._overloaded(question, query, client, now)
             lookup = self._start(question, query, zone, now)
@@ -231,10 +230,16 @@ class Resolver:
 
     def _overloaded(self, question: Question, query: Query, client: Client, now: float) -> bytes:
         self._counts[OVERLOADED.base] += 1
-        stale = self.cache.stale_entry(question.name, question.qtype, question.do_cd, now)
+        return self._unasked(question, query, client, now, Ede.OTHER, _TOO_MANY)
+
+    def _unasked(
+        self, question: Question, query: Query, client: Client, now: float, ede: Ede, text: bytes = b""
+    ) -> bytes:
+        """What is there when nobody can be asked: stale data, or SERVFAIL and why."""
+        stale = self.cache.stale_entry(*_parts(question), now)
         if stale is not None:
             return self._replies.stale(query, client, stale)
-        return self._replies.error(query, client, Rcode.SERVFAIL, Ede.OTHER, _TOO_MANY)
+        return self._replies.error(query, client, Rcode.SERVFAIL, ede, text)
 
     def _start(self, question: Question, query: Query, zone: Route, now: float) -> Lookup:
         stale = self.cache.stale_entry(question.name, question.qtype, question.do_cd, now)
@@ -270,6 +275,8 @@ class Resolver:
         question = Question(query.name, query.qtype, query.do | (query.flags & CD) >> 3)
         zone = self.zones.find(query.name)
         if question in self._lookups or len(self._lookups) * 2 > MOST_LOOKUPS or zone is None:
+            return
+        if not query.flags & RD:  # P25: nobody is asked on its behalf
             return
         failure = self.cache.failure(*_parts(question))
         if failure is not None and now < failure.expires_at:

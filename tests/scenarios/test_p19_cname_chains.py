@@ -57,7 +57,11 @@ async def test_a_cname_without_its_target_is_no_denial(world: World) -> None:
 
 async def test_a_synthesised_cname_follows_its_dname(world: World) -> None:
     await world.start()
-    chain = ("example 60 DNAME example.net.", "www.example 60 CNAME www.example.net.", "www.example.net 60 A 192.0.2.1")
+    chain = (
+        "example 60 DNAME example.net.",
+        "www.example 60 CNAME www.example.net.",
+        "www.example.net 60 A 192.0.2.1",
+    )
     world.upstream.answer("www.example", "A", *chain)
     for _ in range(2):
         answer = await world.ask("www.example")
