@@ -17,25 +17,27 @@ def measure(bench: Bench) -> str:
     with bench.upstream() as upstream, bench.servers(upstream) as servers:
         for round_number in range(bench.rounds + 1):
             for name, server in servers.items():
-                # CoreDNS keeps names of the cluster's zone for 30 s: every turn begins with all of them cached.
-                bench.client.closed(server.job.listen, names, 1, NAMES).checked()
-                upstream.reset()
                 for inflight, questions in QUESTIONS.items():
                     for client in clients:
+                        # NodeLocal's Corefile keeps the cluster's names for 30 s: begin with all of them cached.
+                        bench.client.closed(server.job.listen, names, 1, NAMES).checked(name)
+                        upstream.reset()
                         before = meter.cpu_seconds(server.pids())
                         if client == "dnsperf":
                             answers = bench.client.dnsperf(server.job.listen, names, inflight, questions // NAMES)
                         else:
-                            seen = bench.client.closed(server.job.listen, names, inflight, questions).checked()
+                            seen = bench.client.closed(server.job.listen, names, inflight, questions).checked(
+                                server.kind.name
+                            )
                             answers = seen.answered
                             if round_number:
                                 times.setdefault((inflight, name), []).append((seen.p50_us, seen.p99_us))
                         cost = (meter.cpu_seconds(server.pids()) - before) / answers * 1e6
                         if round_number:  # the first is a warm-up
                             costs.setdefault((client, inflight, name), []).append(cost)
-                misses = upstream.total()
-                if misses > NAMES:
-                    raise RuntimeError(f"{name} asked upstream {misses} times for names that it had")
+                        misses = upstream.total()
+                        if misses > NAMES:
+                            raise RuntimeError(f"{name} asked upstream {misses} times for names that it had")
     rows = []
     for client in clients:
         for inflight in QUESTIONS:

@@ -30,10 +30,10 @@ class Result:
     def qps(self) -> float:
         return self.answered / self.seconds
 
-    def checked(self) -> "Result":
-        """Itself. Raises RuntimeError unless every question got its right answer."""
+    def checked(self, server: str) -> "Result":
+        """Itself. Raises RuntimeError, naming the server, unless every question got its right answer."""
         if self.bad or self.lost or not self.answered:
-            raise RuntimeError(f"not every question was answered well: {self}")
+            raise RuntimeError(f"{server} did not answer every question well: {self}")
         return self
 
 

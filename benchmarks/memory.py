@@ -17,13 +17,13 @@ def measure(bench: Bench) -> str:
             with bench.servers(upstream, [name], entries=NAMES + NAMES // 4) as large:
                 server = large[name]
                 names = bench.names(NAMES)
-                bench.client.closed(server.job.listen, names, 32, NAMES).checked()
+                bench.client.closed(server.job.listen, names, 32, NAMES).checked(server.kind.name)
                 full = meter.memory_bytes(server.pids())
                 sample = bench.directory / "sample"
                 asked = names.read_text().split()[::SAMPLE_EVERY]
                 sample.write_text("\n".join(asked) + "\n")
                 upstream.reset()
-                bench.client.closed(server.job.listen, sample, 4, len(asked)).checked()
+                bench.client.closed(server.job.listen, sample, 4, len(asked)).checked(server.kind.name)
                 kept = max(0.0, 1 - upstream.total() / len(asked))
         growth = full - empty
         per_name = f"{growth / NAMES / kept:.0f}" if kept else "-"

@@ -44,10 +44,10 @@ def measure(bench: Bench) -> str:
             for what, happen in (("crash", _crash), ("reload", _reload)):
                 for name, server in servers.items():
                     names = bench.names(NAMES)
-                    bench.client.closed(server.job.listen, names, 4, NAMES).checked()
+                    bench.client.closed(server.job.listen, names, 4, NAMES).checked(server.kind.name)
                     happen(server)
                     upstream.reset()
-                    bench.client.closed(server.job.listen, names, 4, NAMES).checked()
+                    bench.client.closed(server.job.listen, names, 4, NAMES).checked(server.kind.name)
                     kept.setdefault((name, what), []).append(100 * (1 - min(upstream.total(), NAMES) / NAMES))
     rows = [[name, report.spread(kept[name, "crash"]), report.spread(kept[name, "reload"])] for name in servers]
     return report.table(["server", "kept after SIGKILL, %", "kept after a reload, %"], rows)

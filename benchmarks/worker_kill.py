@@ -27,7 +27,7 @@ def _kill(server: peers.Server) -> None:
 
 def _run(bench: Bench, server: peers.Server) -> Result:
     names = bench.names(NAMES)
-    bench.client.closed(server.job.listen, names, 1, NAMES).checked()
+    bench.client.closed(server.job.listen, names, 1, NAMES).checked(server.kind.name)
     command = bench.client.rate_command(server.job.listen, names, QPS, QPS * SECONDS, TIMEOUT)
     started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as load:
