@@ -19,7 +19,7 @@ DOMAIN = f"bench.svc.{peers.CLUSTER_DOMAIN}"
 
 
 def _pinned(cpu: int) -> tuple[str, ...]:
-    """Run on one CPU: servers on one, load and upstream on another, so that all rounds meet the same scheduler."""
+    """Run on one CPU: servers on one, load and upstream on another, so that every turn meets the same scheduler."""
     return ("taskset", "-c", str(cpu)) if (os.cpu_count() or 1) > 1 and peers.find("taskset") else ()
 
 
@@ -76,7 +76,9 @@ class Bench:
         self.directory = directory
         self.installed = [name for name, kind in peers.KINDS.items() if kind.installed()]
         self.client = Client(directory, CLIENT_CPU)
+        self.free_client = Client(directory)
         self._numbers = itertools.count(1)
+        self._corpora: dict[int, Path] = {}
 
     @contextmanager
     def upstream(self) -> Iterator[Upstream]:
@@ -88,9 +90,12 @@ class Bench:
 
     @contextmanager
     def servers(
-        self, upstream: Upstream, names: Sequence[str] = (), entries: int = 9984
+        self, upstream: Upstream, names: Sequence[str] = (), entries: int = 9984, pinned: bool = True
     ) -> Iterator[dict[str, peers.Server]]:
-        """These servers (all that are installed by default), started side by side before the upstream."""
+        """These servers (all that are installed by default), started side by side before the upstream.
+
+        Not `pinned`, they run where the scheduler puts them, CoreDNS with as many Go processors as there are CPUs.
+        """
         with ExitStack() as stack:
             started = {}
             for name in names or self.installed:
@@ -103,7 +108,7 @@ class Bench:
                     entries=entries,
                     admin_port=peers.free_port(),
                 )
-                started[name] = stack.enter_context(peers.running(name, job, prefix=SERVER_CPU))
+                started[name] = stack.enter_context(peers.running(name, job, prefix=SERVER_CPU if pinned else ()))
             yield started
 
     def names(self, count: int, label: str = "name") -> Path:
@@ -112,6 +117,12 @@ class Bench:
         path = self.directory / f"names-{number}"
         path.write_text("".join(f"{label}-{index}.run{number}.{DOMAIN}\n" for index in range(count)))
         return path
+
+    def corpus(self, count: int) -> Path:
+        """The file with this many names that this run asks for again and again."""
+        if count not in self._corpora:
+            self._corpora[count] = self.names(count)
+        return self._corpora[count]
 
     def name(self, label: str) -> str:
         """One name never handed out before, with this label."""
