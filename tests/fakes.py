@@ -1,6 +1,7 @@
 """A small world for scenarios: a scripted upstream on real sockets, a worker in front of it, time moved by hand."""
 
 import asyncio
+import contextlib
 import heapq
 import socket
 from collections.abc import Callable, Iterable
@@ -260,6 +261,32 @@ class UdpStub:
         self.sock.close()
 
 
+class TcpStub:
+    """A client with one TCP connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, *wires: bytes) -> None:
+        """All messages in one segment, each behind its length."""
+        self.writer.write(b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires))
+
+    async def receive(self) -> bytes:
+        async with asyncio.timeout(WAIT):
+            length = int.from_bytes(await self.reader.readexactly(2), "big")
+            return await self.reader.readexactly(length)
+
+    async def answer(self) -> dns.message.Message:
+        """The next answer, parsed."""
+        return dns.message.from_wire(await self.receive())
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
 def question(name: str, rtype: str = "A", **keywords: Any) -> dns.message.Message:
     """A query as a stub sends it: RD set, EDNS only when asked for (`use_edns=0, payload=1232`)."""
     return dns.message.make_query(name, rtype, **keywords)
@@ -275,6 +302,7 @@ class World:
         self.worker: DnsWorker
         self.server: tuple[str, int]
         self._stubs: list[UdpStub] = []
+        self._tcp_stubs: list[TcpStub] = []
 
     @property
     def upstream(self) -> ScriptedUpstream:
@@ -311,6 +339,8 @@ class World:
     async def stop(self) -> None:
         for stub in self._stubs:
             stub.close()
+        for tcp_stub in self._tcp_stubs:
+            await tcp_stub.close()
         self.worker.close()
         for upstream in self.upstreams:
             await upstream.stop()
@@ -320,6 +350,12 @@ class World:
         """Another client."""
         stub = UdpStub(self.server, (ip, 0))
         self._stubs.append(stub)
+        return stub
+
+    async def tcp_stub(self) -> TcpStub:
+        """Another client, connected over TCP."""
+        stub = TcpStub(*await asyncio.open_connection(*self.server))
+        self._tcp_stubs.append(stub)
         return stub
 
     def send(self, name: str, rtype: str = "A", **keywords: Any) -> UdpStub:
