@@ -5,6 +5,7 @@ What doesn't match is passed over, and the waiting goes on.
 
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 
 import dns.message
 import dns.name
@@ -27,7 +28,7 @@ async def test_questions_in_flight_have_ids_and_ports_of_their_own(world: World)
     await world.upstream.received(60)
     ids = [asked.id for asked in world.upstream.asked]
     assert len(set(ids)) == 60
-    assert len({(b - a) % 65536 for a, b in zip(ids, ids[1:], strict=False)}) > 30
+    assert len({(b - a) % 65536 for a, b in pairwise(ids)}) > 30
     assert len({port for _, port in world.upstream.sources}) >= 8
 
 
