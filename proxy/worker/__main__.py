@@ -39,7 +39,7 @@ except ImportError:
 
 HEARTBEAT_INTERVAL = 0.25
 REPORT_EVERY = 2
-"""Heartbeats between two reports."""
+"""Heartbeats between two looks at what there is to report; only what changed is sent."""
 COLLECT_EVERY = 40
 """Heartbeats between two collections of young garbage; the packet path makes none that needs the collector."""
 
@@ -55,6 +55,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._worker: DnsWorker | None = None
         self._beats = 0
+        self._reported: Report | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.ended = asyncio.Event()
         self._channel = worker_end(socket.socket(fileno=options.channel), self._receive, self.ended.set)
@@ -110,9 +111,15 @@ class WorkerProcess:
             return
         self._worker.write_gauges()
         if self._beats % REPORT_EVERY == 0 and not self._channel.backlog:
-            self._channel.send(Report(self._upstreams(self._worker)))
+            self._report(self._worker)
         if self._beats % COLLECT_EVERY == 0:
             gc.collect(1)
+
+    def _report(self, worker: DnsWorker) -> None:
+        report = Report(self._upstreams(worker))
+        if report != self._reported:
+            self._reported = report
+            self._channel.send(report)
 
     def _upstreams(self, worker: DnsWorker) -> list[UpstreamReport]:
         return [

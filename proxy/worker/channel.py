@@ -60,7 +60,7 @@ class UpstreamReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, tag=True):
-    """What a worker knows that no counter holds; sent every 500 ms."""
+    """What a worker knows that no counter holds; sent when it has changed, at most every 500 ms."""
 
     upstreams: list[UpstreamReport]
 

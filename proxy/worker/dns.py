@@ -13,7 +13,7 @@ from random import random
 from typing import Protocol
 
 from proxy.core.cache import Cache, Journal
-from proxy.core.counters import CACHE_BYTES, CACHE_ENTRIES, IN_FLIGHT, Counts
+from proxy.core.counters import CACHE_BYTES, CACHE_ENTRIES, IN_FLIGHT, RECEIVED, Counts
 from proxy.core.pending import Ask, Client, Forget, Probe, Reply, Try
 from proxy.core.policy import DnsPolicy
 from proxy.core.resolver import Resolver
@@ -151,6 +151,11 @@ class DnsWorker:
         answer = self.resolver.receive_query(query, client, self._clock.now())
         self._act()
         return answer
+
+    def receive_explained(self, query: bytes, client: Client) -> bytes | None:
+        """A question from nobody's socket: counted as if it had come over one."""
+        self._counts[RECEIVED.slot(client.proto)] += 1
+        return self.receive(query, client)
 
     def _receive_answer(self, attempt: Try, message: bytes) -> bool:
         accepted = self.resolver.receive_answer(attempt, message, self._clock.now())

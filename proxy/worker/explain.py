@@ -42,7 +42,7 @@ async def explain(worker: DnsWorker, name: str, qtype: str) -> list[str]:
     query = bytes(2) + RD.to_bytes(2, "big") + b"\0\1\0\0\0\0\0\0" + wire + number.to_bytes(2, "big") + b"\0\1"
     answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     started = time.monotonic()
-    answer = worker.receive(query, _Asker(answered.set_result))
+    answer = worker.receive_explained(query, _Asker(answered.set_result))
     if answer is None:
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
