@@ -1,4 +1,4 @@
-"""P5: an opcode other than QUERY is NOTIMP, with that opcode, and never forwarded (RFC 1035 4.1.1, RFC 8906 3.1.4)."""
+"""P5: an opcode other than QUERY is NOTIMP, with that opcode, and never forwarded (RFC 1035 4.1.1, 8906 3.1.4)."""
 
 import pytest
 
