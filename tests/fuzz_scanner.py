@@ -1,7 +1,7 @@
 """Mutated packets through scanner, classification and response, on every core."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from random import Random
 
@@ -28,12 +28,13 @@ MAX_TTL = 3600
 
 
 class Offence(Exception):
-    """A packet that showed a bug."""
+    """Packets that showed a bug: one for the scanner, a burst and the replies to it for a worker."""
 
-    def __init__(self, wire: bytes, cause: str) -> None:
-        super().__init__(wire, cause)
-        self.wire = wire
+    def __init__(self, cause: str, packets: list[bytes], replies: Sequence[bytes] = ()) -> None:
+        super().__init__(cause, packets, replies)
         self.cause = cause
+        self.packets = packets
+        self.replies = replies
 
 
 def check(wire: bytes) -> None:
@@ -94,7 +95,7 @@ def run_chunk(seed: str, packets: int) -> int:
         try:
             check(wire)
         except Exception as error:
-            raise Offence(wire, repr(error)) from error
+            raise Offence(repr(error), [wire]) from error
     return packets
 
 
