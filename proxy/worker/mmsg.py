@@ -8,6 +8,7 @@ import errno
 import mmap
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -49,14 +50,15 @@ class Message(ctypes.Structure):
 
 # PyDLL: both calls return at once (MSG_DONTWAIT), so giving up the GIL around them would only cost.
 # No argtypes: ctypes passes plain ints and ready-made byref() objects in half the time without them.
-_libc = ctypes.PyDLL(None, use_errno=True)
+_libc = ctypes.PyDLL(None)
 
 
 def batches_work() -> bool:
     """Whether libc and kernel have both calls (a seccomp profile may refuse them with ENOSYS or EPERM)."""
+    libc = ctypes.PyDLL(None, use_errno=True)
     for name in ("recvmmsg", "sendmmsg"):
         try:
-            call = getattr(_libc, name)
+            call = getattr(libc, name)
         except AttributeError:
             return False
         if call(-1, None, 0, 0, None) != -1 or ctypes.get_errno() != errno.EBADF:
@@ -106,18 +108,22 @@ def pktinfo_message(pktinfo: bytes) -> tuple[int, int, bytes]:
 class DatagramSlots:
     """`count` slots of `size` bytes each, received into and answered from in place.
 
-    A datagram lies at `memory[starts[i] : starts[i] + lengths[i]]`. To answer it, overwrite it there, set
-    `sizes[i]` and `send` it: the slot still knows its sender, and which address of ours was asked.
+    The datagram in slot `i` begins at `memory[starts[i]]` and was `lengths[i]` long when it was sent: more than
+    `size` if it was cut. To answer it, overwrite it there, set `sizes[i]` and send the slot: it still knows its
+    sender, and which address of ours was asked.
     """
 
     def __init__(self, sock: socket.socket, count: int, size: int) -> None:
         self._fd = sock.fileno()
         self._ipv6 = sock.family == socket.AF_INET6
-        self.memory = mmap.mmap(-1, count * size)
+        # Slots don't touch, so no slice by `lengths` is ever as short as a whole datagram's; and steps of a full page
+        # fraction would put all their beginnings into the same few sets of the L1 cache.
+        step = size + 64
+        self.memory = mmap.mmap(-1, count * step)
         """An mmap, because its slices are bytes at once: a key in half the time that a memoryview takes."""
-        self.starts = tuple(range(0, count * size, size))
-
+        self.starts = tuple(range(0, count * step, step))
         self._names = bytearray(_NAME_ROOM * count)
+        name_size = 28 if self._ipv6 else 16
         controls = bytearray(_CONTROL_ROOM * count)
         pktinfo_size = 0
         if is_wildcard(sock):
@@ -129,34 +135,47 @@ class DatagramSlots:
             for start in range(0, len(controls), _CONTROL_ROOM)
         ]
 
-        # Set up once: the kernel changes nothing in a received header but `length` and `flags`, because names and
+        # Set up once: of a received header the kernel changes nothing but `length` and `flags`, because names and
         # control messages of one socket are all of one size. So no field is ever reset.
         room, filled = (bytearray(ctypes.sizeof(IoVec) * count) for _ in range(2))
         incoming, outgoing = ((Message * count)() for _ in range(2))
         for messages, pieces in ((incoming, room), (outgoing, filled)):
             for i in range(count):
-                (IoVec * count).from_buffer(pieces)[i] = IoVec(_address(self.memory) + i * size, size)
+                (IoVec * count).from_buffer(pieces)[i] = IoVec(_address(self.memory) + self.starts[i], size)
                 messages[i].header = MessageHeader(
                     name=_address(self._names) + i * _NAME_ROOM,
-                    name_size=28 if self._ipv6 else 16,
+                    name_size=name_size,
                     pieces=_address(pieces) + i * ctypes.sizeof(IoVec),
                     piece_count=1,
                     control=_address(controls) + i * _CONTROL_ROOM if pktinfo_size else None,
                     control_size=socket.CMSG_SPACE(pktinfo_size) if pktinfo_size else 0,
                 )
         self._kept = (room, filled, controls)  # the kernel knows them by address alone
-        words, stride = memoryview(incoming).cast("B").cast("I"), ctypes.sizeof(Message) // 4
-        self.lengths = words[Message.length.offset // 4 :: stride]
-        self._flags = words[MessageHeader.flags.offset // 4 :: stride]
+        self.lengths = (
+            memoryview(incoming).cast("B").cast("I")[Message.length.offset // 4 :: ctypes.sizeof(Message) // 4]
+        )
         self.sizes = memoryview(filled).cast("P")[1::2]
 
-        self._recvmmsg: Callable[[], int] = partial(
-            _libc.recvmmsg, self._fd, ctypes.byref(incoming), count, socket.MSG_DONTWAIT, None
+        flags = socket.MSG_DONTWAIT | socket.MSG_TRUNC
+        received = ctypes.byref(incoming)
+        self._recvmmsg: Callable[[], int] = partial(_libc.recvmmsg, self._fd, received, count, flags, None)
+        self._recvmmsg_one: Callable[[], int] = partial(_libc.recvmmsg, self._fd, received, 1, flags, None)
+        first = ctypes.byref(ctypes.c_char.from_buffer(self.memory))
+        name = ctypes.byref(ctypes.c_char.from_buffer(self._names))
+        self._name_size = ctypes.c_uint32(name_size)
+
+        self.receive: Callable[[], int] = self._recvmmsg
+        """Take what waits into the slots, `count` datagrams at most; how many, or less than 1 when none waits."""
+        self.receive_one: Callable[[], int] = partial(
+            _libc.recvfrom, self._fd, first, size, flags, name, ctypes.byref(self._name_size)
         )
-        self.receive = self._receive_with_destination if pktinfo_size else self._recvmmsg
-        """Take what waits, at most `count` datagrams; how many, or -1 when there are none."""
-        self._outgoing = [ctypes.byref(outgoing, i * ctypes.sizeof(Message)) for i in range(count)]
+        """Take one datagram into slot 0, for less; its length (`lengths` doesn't have it), or -1 when none waits."""
+        if pktinfo_size:
+            self.receive, self.receive_one = self._receive_with_destination, self._receive_one_with_destination
         self._sendmmsg: Callable[..., int] = _libc.sendmmsg
+        self._outgoing = [ctypes.byref(outgoing, i * ctypes.sizeof(Message)) for i in range(count)]
+        self.send_first: Callable[[int, int], int] = partial(self._sendmmsg, self._fd, self._outgoing[0])
+        """`send_first(n, MSG_DONTWAIT)` sends the first `n` slots; how many before an error, or -1."""
 
     def _receive_with_destination(self) -> int:
         received = self._recvmmsg()
@@ -164,11 +183,17 @@ class DatagramSlots:
             clear_interface(self._pktinfos[i])
         return received
 
+    def _receive_one_with_destination(self) -> int:
+        if self._recvmmsg_one() < 1:
+            return -1
+        clear_interface(self._pktinfos[0])
+        return self.lengths[0]
+
     def send(self, first: int, end: int) -> list[int]:
         """Send what is in the slots from `first` up to `end` back to where it came from; gives those that failed."""
         failed = []
         while first < end:
-            # An error stops the batch at its message and is reported only when that one is first.
+            # An error stops the batch at its message, and is reported only when that one is first.
             sent = self._sendmmsg(self._fd, self._outgoing[first], end - first, socket.MSG_DONTWAIT)
             if sent > 0:
                 first += sent
@@ -181,17 +206,13 @@ class DatagramSlots:
         """Who sent the datagram in slot `i`."""
         if self._ipv6:
             port, flow, ip, scope = struct.unpack_from("!2xHI16s4s", self._names, i * _NAME_ROOM)
-            return socket.inet_ntop(socket.AF_INET6, ip), port, flow, struct.unpack("=I", scope)[0]
+            return socket.inet_ntop(socket.AF_INET6, ip), port, flow, int.from_bytes(scope, sys.byteorder)
         port, ip = struct.unpack_from("!2xH4s", self._names, i * _NAME_ROOM)
         return socket.inet_ntop(socket.AF_INET, ip), port
 
     def pktinfo(self, i: int) -> bytes:
-        """The source for a late reply to slot `i`; empty where the socket is bound to one address."""
+        """What a late reply to slot `i` is sent from; empty where the socket is bound to one address."""
         return bytes(self._pktinfos[i])
-
-    def truncated(self, i: int) -> bool:
-        """Whether the datagram in slot `i` was longer than the slot."""
-        return bool(self._flags[i] & socket.MSG_TRUNC)
 
 
 def _address(buffer: bytearray | mmap.mmap) -> int:
