@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.core.lifetime import Verdict
+from proxy.core.lifetime import Kind, Verdict
 from proxy.core.message import Query
 from proxy.core.upstreams import Upstream
 
@@ -72,8 +72,12 @@ class Lookup:
     next_at: float = 0.0
     held_until: float = 0.0
     """An AAAA that waits for its A; 0 when it doesn't."""
-    sibling: "Lookup | None" = None
-    """On an A: the AAAA that waits for it."""
+    waits_for_a: bool = False
+    """On an AAAA that failed or was denied: what its clients get depends on an A still in flight."""
+    withheld: Verdict | None = None
+    """The denial that waits."""
+    a_said: Kind | None = None
+    """On an AAAA: what its A turned out to be while this was in flight."""
     waiters: dict[Hashable, Waiter] = field(default_factory=dict)
     tries: list["Try"] = field(default_factory=list)
     asked: dict[Upstream, int] = field(default_factory=dict)
@@ -83,15 +87,13 @@ class Lookup:
     network_failed: bool = False
     truncated: Verdict | None = None
     asked_once_more: bool = False
-    exhausted: bool = False
-    """On an AAAA: nobody could answer it, and what its clients get depends on an A still in flight."""
     done: bool = False
 
     def due(self) -> float:
         """When something has to be decided about it, if no answer comes before."""
         if self.held_until:
             return self.held_until
-        if self.exhausted:
+        if self.waits_for_a:
             return self.deadline
         due = self.deadline
         if self.plan and self.next_at < due:

@@ -235,10 +235,14 @@ class Resolver:
     def _unasked(
         self, question: Question, query: Query, client: Client, now: float, ede: Ede, text: bytes = b""
     ) -> bytes:
-        """What is there when nobody can be asked: stale data, or SERVFAIL and why."""
+        """What is there when nobody can be asked: stale data, NODATA where A is there, or SERVFAIL and why."""
         stale = self.cache.stale_entry(*_parts(question), now)
         if stale is not None:
             return self._replies.stale(query, client, stale)
+        if question.qtype == AAAA:
+            a_entry = self.cache.fresh(question.name, A, question.do_cd, now)
+            if a_entry is not None and a_entry.kind is Kind.POSITIVE:
+                return self._replies.error(query, client, Rcode.NOERROR, ede, text)
         return self._replies.error(query, client, Rcode.SERVFAIL, ede, text)
 
     def _start(self, question: Question, query: Query, zone: Route, now: float) -> Lookup:
@@ -253,13 +257,10 @@ class Resolver:
             self.zones.plan(zone, self._random),
         )
         self._lookups[question] = lookup
-        if question.qtype == AAAA and self._policy.serialize:
-            first = self._lookups.get(Question(question.name, A, question.do_cd))
-            if first is not None and first.sibling is None:
-                first.sibling = lookup
-                lookup.held_until = now + self._policy.hold
-                self._agenda.look_at(lookup.held_until, lookup)
-                return lookup
+        if self._policy.serialize and self._a_in_flight(question):
+            lookup.held_until = now + self._policy.hold
+            self._agenda.look_at(lookup.held_until, lookup)
+            return lookup
         self._go_on(lookup, self._forwarder.ask_next(lookup, now), now)
         return lookup
 
@@ -322,36 +323,58 @@ class Resolver:
         question = lookup.question
         if lookup.done:
             lookup = self._lookups.get(question, lookup)
-        if verdict.kind is Kind.NXDOMAIN and question.qtype != A and not verdict.chained:
-            verdict = self._same_verdict_as_a(question, verdict, now)
+        if verdict.kind is Kind.NXDOMAIN and question.qtype != A:
+            if not lookup.done and self._waits_for_a(lookup, now):
+                lookup.withheld = verdict
+                return
+            verdict = self._same_verdict_as_a(lookup, verdict, now)
         if not lookup.done or self.cache.fresh(*_parts(question), now) is None:
             self.cache.store(*_parts(question), verdict, now)
         if lookup.done:
             return
         self._finish(lookup)
         self._reply_all(lookup, "upstream", verdict.sections, now)
-        self._sibling_may_go(lookup, verdict, now)
+        self._a_is_known(lookup, verdict, now)
 
-    def _sibling_may_go(self, lookup: Lookup, verdict: Verdict | None, now: float) -> None:
-        """The A is answered (or not, with None): its AAAA is asked, answered along with it, or given up."""
-        sibling = lookup.sibling
-        if sibling is None or sibling.done:
-            return
-        if sibling.exhausted:
-            self._give_up(sibling, now)
-        elif not sibling.held_until:
-            return
-        elif verdict is not None and verdict.kind is Kind.NXDOMAIN:
-            self._counts[HELD.slot("nxdomain")] += 1
-            self._finish(sibling)
-            self._reply_all(sibling, "upstream", verdict.sections, now)
-        else:
-            self._release(sibling, "failure" if verdict is None else "answer", now)
+    # A and AAAA
 
-    def _same_verdict_as_a(self, question: Question, verdict: Verdict, now: float) -> Verdict:
+    def _a_in_flight(self, question: Question) -> bool:
+        return question.qtype == AAAA and Question(question.name, A, question.do_cd) in self._lookups
+
+    def _a_said(self, lookup: Lookup, now: float) -> Kind | None:
+        if lookup.a_said is None:
+            entry = self.cache.fresh(lookup.question.name, A, lookup.question.do_cd, now)
+            return None if entry is None else entry.kind
+        return lookup.a_said
+
+    def _waits_for_a(self, lookup: Lookup, now: float) -> bool:
+        """Whether an AAAA that failed or was denied has to wait: what its A says decides what it should look like."""
+        if now >= lookup.deadline or not self._a_in_flight(lookup.question) or self._a_said(lookup, now) is not None:
+            return False
+        lookup.waits_for_a = True
+        self._agenda.look_at(lookup.deadline, lookup)
+        return True
+
+    def _a_is_known(self, first: Lookup, verdict: Verdict | None, now: float) -> None:
+        """If this was an A, answered or not (None): its AAAA is answered along with it, asked, or decided."""
+        question = first.question
+        pair = self._lookups.get(Question(question.name, AAAA, question.do_cd)) if question.qtype == A else None
+        if pair is None:
+            return
+        pair.a_said = None if verdict is None else verdict.kind
+        if verdict is not None and verdict.kind is Kind.NXDOMAIN:
+            if pair.held_until:
+                self._counts[HELD.slot("nxdomain")] += 1
+            self._finish(pair)
+            self._reply_all(pair, "upstream", verdict.sections, now)
+        elif pair.held_until:
+            self._release(pair, "failure" if verdict is None else "answer", now)
+        elif pair.waits_for_a:
+            self._give_up(pair, now)
+
+    def _same_verdict_as_a(self, lookup: Lookup, verdict: Verdict, now: float) -> Verdict:
         """A name whose A is known to be there is not denied: stubs take the pair's verdicts together."""
-        a_entry = self.cache.fresh(question.name, A, question.do_cd, now)
-        if a_entry is None or a_entry.kind is Kind.NXDOMAIN:
+        if self._a_said(lookup, now) in (None, Kind.NXDOMAIN):
             return verdict
         sections = verdict.sections
         nodata = Sections(sections.data, sections.counts, Rcode.NOERROR, sections.authentic)
@@ -362,17 +385,13 @@ class Resolver:
     def _give_up(self, lookup: Lookup, now: float) -> None:
         """Nobody answered: stale data, a truncated answer, NODATA where A is there, or else SERVFAIL."""
         question = lookup.question
-        a_is_there = False
-        if question.qtype == AAAA and now < lookup.deadline:
-            first = self._lookups.get(Question(question.name, A, question.do_cd))
-            if first is not None:  # what the A says decides what a failed AAAA should look like
-                first.sibling = lookup
-                lookup.exhausted = True
-                self._agenda.look_at(lookup.deadline, lookup)
-                return
-        if question.qtype == AAAA:
-            a_entry = self.cache.fresh(question.name, A, question.do_cd, now)
-            a_is_there = a_entry is not None and a_entry.kind is Kind.POSITIVE
+        denied = self._denied_meanwhile(lookup)
+        if denied is not None:
+            self._answered(lookup, denied, now)
+            return
+        if self._waits_for_a(lookup, now):
+            return
+        a_is_there = question.qtype == AAAA and self._a_said(lookup, now) is Kind.POSITIVE
         if a_is_there and lookup.refusing and not lookup.asked_once_more and now < lookup.deadline:
             self._forwarder.ask_once_more(lookup, now)
             self._agenda.look_at(lookup.due(), lookup)
@@ -383,15 +402,20 @@ class Resolver:
             self._reply_stale(lookup, stale, now)
         elif lookup.truncated is not None:
             self._reply_all(lookup, "upstream", lookup.truncated.sections, now)
-        elif a_is_there:
-            # musl gives up the whole name when one half fails. Not kept: the next question asks again.
-            self._reply_all(lookup, "error", _NOTHING, now)
-            return
         else:
+            # musl gives up the whole name when one half fails.
+            sections = _NOTHING if a_is_there else _FAILED
             ede = Ede.NETWORK_ERROR if lookup.network_failed else Ede.NO_REACHABLE_AUTHORITY
-            self._reply_all(lookup, "error", _FAILED, now, ede=ede)
-        self._remember_failure(question, stale, now)
-        self._sibling_may_go(lookup, None, now)
+            self._reply_all(lookup, "error", sections, now, ede=ede)
+        if not (a_is_there and lookup.refusing):  # design 12: the next AAAA asks again; silence is remembered
+            self._remember_failure(question, stale, now)
+        self._a_is_known(lookup, None, now)
+
+    def _denied_meanwhile(self, lookup: Lookup) -> Verdict | None:
+        """The NXDOMAIN that this AAAA, or the AAAA beside this A, has waited with."""
+        name, do_cd = lookup.question.name, lookup.question.do_cd
+        pair = self._lookups.get(Question(name, AAAA, do_cd)) if lookup.question.qtype == A else lookup
+        return None if pair is None else pair.withheld
 
     def _remember_failure(self, question: Question, stale: Entry | None, now: float) -> None:
         parts = _parts(question)
