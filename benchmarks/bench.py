@@ -78,7 +78,6 @@ class Bench:
         self.client = Client(directory, CLIENT_CPU)
         self.free_client = Client(directory)
         self._numbers = itertools.count(1)
-        self._corpora: dict[int, Path] = {}
 
     @contextmanager
     def upstream(self) -> Iterator[Upstream]:
@@ -117,12 +116,6 @@ class Bench:
         path = self.directory / f"names-{number}"
         path.write_text("".join(f"{label}-{index}.run{number}.{DOMAIN}\n" for index in range(count)))
         return path
-
-    def corpus(self, count: int) -> Path:
-        """The file with this many names that this run asks for again and again."""
-        if count not in self._corpora:
-            self._corpora[count] = self.names(count)
-        return self._corpora[count]
 
     def name(self, label: str) -> str:
         """One name never handed out before, with this label."""

@@ -51,8 +51,8 @@ def measure(bench: Bench) -> str:
 
 
 def _ask(bench: Bench, server: peers.Server, pinned: bool, seconds: int) -> Seen:
-    """One turn of one server, from a warm cache."""
-    names = bench.corpus(NAMES)
+    """One turn of one server, with names of its own that it has cached just before."""
+    names = bench.names(NAMES)
     bench.client.closed(server.job.listen, names, 1, NAMES).checked(server.kind.name)
     client = bench.client if pinned else bench.free_client
     before = meter.cpu_seconds(server.pids())
