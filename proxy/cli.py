@@ -158,6 +158,8 @@ def explain(config: Path | None, output: str, name: str, qtype: str) -> None:
     else:
         for step in answer["steps"]:
             click.echo(step)
+        for record in answer["records"]:
+            click.echo(f"  {record}")
 
 
 @main.command()

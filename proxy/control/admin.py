@@ -12,6 +12,7 @@ from proxy import __version__
 from proxy.control import metrics
 from proxy.control.page import page
 from proxy.control.probe import Readiness
+from proxy.control.records import records
 from proxy.control.state import State
 
 EXPLAIN_LIMIT = 5.0
@@ -85,12 +86,13 @@ class Admin:
             return web.json_response({"error": 'send {"name": NAME, "type": TYPE}'}, status=400)
         try:
             async with asyncio.timeout(EXPLAIN_LIMIT):
-                steps = await self._state.workers.explain(name, qtype)
+                explained = await self._state.workers.explain(name, qtype)
         except LookupError as error:
             return web.json_response({"error": str(error)}, status=503)
         except TimeoutError:
             return web.json_response({"error": f"no answer within {EXPLAIN_LIMIT:g} s"}, status=504)
-        return web.json_response({"name": name, "type": qtype, "steps": steps})
+        shown = records(explained.answer) if explained.answer else []
+        return web.json_response({"name": name, "type": qtype, "steps": explained.steps, "records": shown})
 
 
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}

@@ -62,7 +62,7 @@ class Workers:
         self._command = [*command, *privilege_options(), "--log-format", log_format]
         self._policy = DnsPolicy(())
         self._group: asyncio.TaskGroup | None = None
-        self._requests: dict[int, tuple[Slot, asyncio.Future[list[str]]]] = {}
+        self._requests: dict[int, tuple[Slot, asyncio.Future[Explained]]] = {}
         self._last_request = 0
         self._all_ready = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -125,14 +125,14 @@ class Workers:
                 slot.child.kill()
         self._stopped.set()
 
-    async def explain(self, name: str, qtype: str) -> list[str]:
-        """The steps of one question through a running worker. Raises LookupError when none is ready."""
+    async def explain(self, name: str, qtype: str) -> Explained:
+        """One question through a running worker. Raises LookupError when none is ready."""
         slot = next((slot for slot in self.active if slot.ready and slot.child), None)
         if slot is None or slot.child is None:
             raise LookupError("no worker is ready")
         self._last_request += 1
         request = self._last_request
-        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Explained] = asyncio.get_running_loop().create_future()
         self._requests[request] = slot, answer
         try:
             slot.child.channel.send(Explain(request, name, qtype))
@@ -225,7 +225,7 @@ class Workers:
             case Explained():
                 waiting = self._requests.get(said.request)
                 if waiting is not None and waiting[0] is slot and not waiting[1].done():
-                    waiting[1].set_result(said.steps)
+                    waiting[1].set_result(said)
             case Drained():
                 pass  # its exit says the same, and later
 

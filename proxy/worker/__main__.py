@@ -98,10 +98,10 @@ class WorkerProcess:
         self.ended.set()
 
     async def _explain(self, message: Explain) -> None:
-        steps = ["not configured yet"]
+        steps, answer = ["not configured yet"], b""
         if self._worker is not None:
-            steps = await explain.explain(self._worker, message.name, message.qtype)
-        self._channel.send(Explained(message.request, steps))
+            steps, answer = await explain.explain(self._worker, message.name, message.qtype)
+        self._channel.send(Explained(message.request, steps, answer))
 
     def _beat(self) -> None:
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)

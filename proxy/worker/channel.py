@@ -66,8 +66,11 @@ class Report(msgspec.Struct, frozen=True, tag=True):
 
 
 class Explained(msgspec.Struct, frozen=True, tag=True):
+    """The steps of one question and the answer that its client would have got, if any."""
+
     request: int
     steps: list[str]
+    answer: bytes = b""
 
 
 class Drained(msgspec.Struct, frozen=True, tag=True):

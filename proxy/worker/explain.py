@@ -29,15 +29,15 @@ class _Asker:
         self.reply = answer
 
 
-async def explain(worker: DnsWorker, name: str, qtype: str) -> list[str]:
-    """Ask `name` and `qtype` (a name or `TYPE65`) and return a line per step."""
+async def explain(worker: DnsWorker, name: str, qtype: str) -> tuple[list[str], bytes]:
+    """Ask `name` and `qtype` (a name or `TYPE65`); a line per step, and the answer or nothing."""
     number = TYPES.get(qtype.upper()) or _numbered(qtype)
     if number is None:
-        return [f"{qtype!r} is no record type; known are {', '.join(TYPES)} and TYPE1 to TYPE65535"]
+        return [f"{qtype!r} is no record type; known are {', '.join(TYPES)} and TYPE1 to TYPE65535"], b""
     try:
         wire = wire_name(name)
     except ValueError as error:
-        return [str(error)]
+        return [str(error)], b""
     steps = explain_now(worker.resolver, wire, number, time.monotonic())
     query = bytes(2) + RD.to_bytes(2, "big") + b"\0\1\0\0\0\0\0\0" + wire + number.to_bytes(2, "big") + b"\0\1"
     answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -48,12 +48,11 @@ async def explain(worker: DnsWorker, name: str, qtype: str) -> list[str]:
             async with asyncio.timeout(ANSWER_LIMIT):
                 answer = await answered
         except TimeoutError:
-            return [*steps, f"no answer in {ANSWER_LIMIT:.0f} s: this is a defect"]
+            return [*steps, f"no answer in {ANSWER_LIMIT:.0f} s: this is a defect"], b""
     took_ms = (time.monotonic() - started) * 1000
     rcode = answer[3] & 15
     rcode_name = Rcode(rcode).name if rcode in Rcode.__members__.values() else f"rcode {rcode}"
-    records = int.from_bytes(answer[6:8], "big")
-    return [*steps, f"answered {rcode_name} with {records} records, {len(answer)} bytes, in {took_ms:.2f} ms"]
+    return [*steps, f"answered {rcode_name}, {len(answer)} bytes, in {took_ms:.2f} ms"], answer
 
 
 def _numbered(qtype: str) -> int | None:
