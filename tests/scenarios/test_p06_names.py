@@ -1,6 +1,6 @@
-"""P6: labels to 63 octets, names to 255, pointers only backwards and bounded; the rest is FORMERR (RFC 1035 2.3.4, 4.1.4).
+"""P6: labels to 63 octets, names to 255, pointers only backwards and bounded; the rest is FORMERR (RFC 1035).
 
-From an upstream it is no answer at all.
+Sections 2.3.4 and 4.1.4. From an upstream it is no answer at all.
 """
 
 import dns.message
