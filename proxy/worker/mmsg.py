@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Callable
 from functools import partial
+from socket import MSG_DONTWAIT
 
 Peer = tuple[str, int] | tuple[str, int, int, int]
 """An address as `socket.recvfrom` gives it: IPv4, or IPv6 with flow label and scope."""
@@ -156,7 +157,7 @@ class DatagramSlots:
         )
         self.sizes = memoryview(filled).cast("P")[1::2]
 
-        flags = socket.MSG_DONTWAIT | socket.MSG_TRUNC
+        flags = MSG_DONTWAIT | socket.MSG_TRUNC
         received = ctypes.byref(incoming)
         self._recvmmsg: Callable[[], int] = partial(_libc.recvmmsg, self._fd, received, count, flags, None)
         self._recvmmsg_one: Callable[[], int] = partial(_libc.recvmmsg, self._fd, received, 1, flags, None)
@@ -189,16 +190,16 @@ class DatagramSlots:
         clear_interface(self._pktinfos[0])
         return self.lengths[0]
 
-    def send(self, first: int, end: int) -> list[int]:
-        """Send what is in the slots from `first` up to `end` back to where it came from; gives those that failed."""
-        failed = []
+    def send(self, first: int, end: int) -> int:
+        """Send what is in the slots from `first` up to `end` back to where it came from; how many failed."""
+        failed = 0
         while first < end:
             # An error stops the batch at its message, and is reported only when that one is first.
-            sent = self._sendmmsg(self._fd, self._outgoing[first], end - first, socket.MSG_DONTWAIT)
+            sent = self._sendmmsg(self._fd, self._outgoing[first], end - first, MSG_DONTWAIT)
             if sent > 0:
                 first += sent
             else:
-                failed.append(first)
+                failed += 1
                 first += 1
         return failed
 

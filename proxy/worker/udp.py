@@ -68,7 +68,7 @@ class UdpClient:
         return self._peer[0], self._peer[1]
 
     def reply(self, message: bytes) -> bool:
-        """Send an answer now; False, and counted as dropped, when the kernel refuses it."""
+        """Send an answer now; False, and counted as undelivered, when the kernel refuses it."""
         return self._listener.send(message, self._peer, self._pktinfo)
 
     def __eq__(self, other: object) -> bool:
@@ -111,14 +111,14 @@ class UdpListener(ABC):
         """Answer what waits, up to a bound. Socket errors are counted, never raised."""
 
     def send(self, message: bytes, peer: Peer, pktinfo: bytes) -> bool:
-        """Send one datagram; False, and counted as dropped, when the kernel refuses it."""
+        """Send one datagram; False, and counted as undelivered, when the kernel refuses it."""
         try:
             if pktinfo:
                 self._sock.sendmsg([message], [pktinfo_message(pktinfo)], 0, peer)
             else:
                 self._sock.sendto(message, peer)
         except OSError:
-            self._counts[_UNSENDABLE if peer[1] else _PORT_ZERO] += 1
+            self._counts[_UNSENDABLE] += 1
             return False
         return True
 
@@ -133,7 +133,8 @@ class UdpListener(ABC):
         else:
             self._counts[_TRUNCATED] += truncated
             answer = self._receive(query, UdpClient(self, peer, pktinfo))
-            if answer is not None and self.send(answer, peer, pktinfo):
+            if answer is not None:
+                self.send(answer, peer, pktinfo)
                 REQUEST_SECONDS.observe(self._counts, self._clock() - now)
 
 
@@ -171,18 +172,20 @@ class BatchedListener(UdpListener):
             end = 2 + len(body)
             slots.memory[2:end] = body
             slots.sizes[0] = end
-            if slots.send_first(1, MSG_DONTWAIT) == 1:
-                counts[variant.slot] += 1
-                REQUEST_SECONDS.observe(counts, self._clock() - now)
-            else:
-                self._count_unsent(0)
+            counts[variant.slot] += 1
+            if slots.send_first(1, MSG_DONTWAIT) != 1:
+                counts[_UNSENDABLE] += 1
+            REQUEST_SECONDS.observe(counts, self._clock() - now)
         # A look for more costs a call when nothing came, and saves a whole wake-up when something did.
         self._wake_ups += 1
         if self._more_came or self._wake_ups % LOOK_EVERY == 0:
             self._more_came = self._drain_batches()
 
     def _drain_batches(self) -> bool:
-        """Answer until nothing waits, at most `WAKE_UP_LIMIT`; whether there was anything."""
+        """Answer until nothing waits, at most about `WAKE_UP_LIMIT`; whether there was anything.
+
+        All is counted once, at the end, and every answer with the mean time of the batches.
+        """
         slots, counts = self._slots, self._counts
         memory, starts, lengths, sizes = slots.memory, slots.starts, slots.lengths, slots.sizes
         find, receive, send_first = self._variants.get, slots.receive, slots.send_first
@@ -205,7 +208,7 @@ class BatchedListener(UdpListener):
                     answered.append(variant.slot)
             sent = 0 if misses else send_first(received, MSG_DONTWAIT)
             if sent != received:
-                self._send_rest(max(sent, 0), received, misses, answered)
+                self._send_rest(max(sent, 0), misses, received)
             batches += 1
             total += received
         if total:
@@ -218,18 +221,10 @@ class BatchedListener(UdpListener):
                 self._ask_slot(i, lengths[i], now)
         return total > 0
 
-    def _send_rest(self, first: int, received: int, misses: list[int], answered: list[int]) -> None:
-        """Send the slots from `first` on, but no misses; what fails is counted and leaves `answered`."""
-        borders = [first - 1, *misses, received]
-        unsent = [i for before, end in pairwise(borders) for i in self._slots.send(before + 1, end)]
-        hits = [i for i in range(received) if i not in misses]
-        begin = len(answered) - len(hits)
-        for i in reversed(unsent):
-            self._count_unsent(i)
-            del answered[begin + hits.index(i)]
-
-    def _count_unsent(self, i: int) -> None:
-        self._counts[_UNSENDABLE if self._slots.peer(i)[1] else _PORT_ZERO] += 1
+    def _send_rest(self, first: int, misses: list[int], received: int) -> None:
+        """Send the slots from `first` on that lie between the misses."""
+        for before, end in pairwise([first - 1, *misses, received]):
+            self._counts[_UNSENDABLE] += self._slots.send(before + 1, end)
 
     def _ask_slot(self, i: int, length: int, now: float) -> None:
         slots = self._slots
@@ -266,8 +261,9 @@ class PlainListener(UdpListener):
             variant = self._variants.get(query[2:])
             if variant is None or now >= variant.until:
                 self._ask(query, peer, pktinfo, truncated, now)
-            elif self.send(query[:2] + variant.body, peer, pktinfo):
+            else:
                 self._counts[variant.slot] += 1
+                self.send(query[:2] + variant.body, peer, pktinfo)
                 REQUEST_SECONDS.observe(self._counts, self._clock() - now)
 
     def _read(self) -> tuple[int, Peer, bytes, bool]:
