@@ -418,10 +418,9 @@ class Resolver:
         return None if pair is None else pair.withheld
 
     def _remember_failure(self, question: Question, stale: Entry | None, now: float) -> None:
+        """After a failed prefetch as well: the data is still good, and the next hit must not ask again at once."""
         parts = _parts(question)
-        if self.cache.fresh(*parts, now) is not None:
-            return  # a prefetch that failed: the data is still good, and is asked for again when it isn't
-        if stale is not None:
+        if stale is not None and stale.expires_at <= now:
             lifetime = STALE_RECHECK
         else:
             last = self.cache.failure(*parts)
