@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "proxy").rglob("*.py"))
-MOST_LINES = 450
+MOST_LINES = 475
 
 
 def dotted(path: Path) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from proxy.core import counters
 from proxy.core.cache import ENTRY_OVERHEAD, MOST_VARIANTS, Cache
+from proxy.core.journal import Journal
 from proxy.core.lifetime import Kind
 from proxy.core.message import AAAA, CNAME, A, Rcode, Sections, respond
 from tests.core.kept import LIMIT, add_variant, name, query, verdict
@@ -211,3 +212,57 @@ def test_a_question_may_pass_from_one_entry_to_another(cache: Cache) -> None:
     assert cache.variants[query(WWW).wire[2:]].entry is denial
     cache.store(WWW, A, 0, verdict(), 62.0)
     assert not cache.variants
+
+
+# Over the death of a process
+
+
+def test_a_journal_brings_back_everything_as_it_was() -> None:
+    memory = memoryview(bytearray(100_000))
+    counts = [0] * counters.SLOTS
+    before = Cache(100_000, 100, counts, Journal(memory))
+    before.store(WWW, A, 1, verdict(lifetime=60), 50.0)
+    before.store(WWW, 16, 0, verdict(Kind.NODATA, lifetime=20), 51.0)
+    denial = verdict(Kind.NXDOMAIN)
+    denial.chained = denial.sections.authentic = True
+    before.store(name("no.example"), A, 0, denial, 52.0)
+    before.store_failure(name("bad.example"), A, 0, FAILED, 5, 53.0)
+    after = Cache(100_000, 100, counts, Journal(memory))
+    assert after.restore(55.0) == 4
+    for wanted, qtype, do_cd in ((WWW, A, 1), (WWW, 16, 0), (name("no.example"), AAAA, 0)):
+        old, new = before.fresh(wanted, qtype, do_cd, 55.0), after.fresh(wanted, qtype, do_cd, 55.0)
+        assert old is not None
+        assert new is not None
+        assert (old.kind, old.sections, old.chained) == (new.kind, new.sections, new.chained)
+        assert (old.stored_at, old.expires_at, old.cost) == (new.stored_at, new.expires_at, new.cost)
+    failure = after.failure(name("bad.example"), A, 0)
+    assert failure is not None
+    assert failure.expires_at == 58.0
+
+
+def test_what_was_replaced_evicted_or_contradicted_does_not_come_back() -> None:
+    memory = memoryview(bytearray(100_000))
+    counts = [0] * counters.SLOTS
+    before = Cache(20 * (ENTRY_OVERHEAD + 60), 100, counts, Journal(memory))
+    for number in range(200):
+        before.store(name(f"n{number}.example"), A, 0, verdict(), 50.0)
+    before.store(WWW, A, 0, verdict(lifetime=10), 50.0)
+    before.store(WWW, A, 0, verdict(Kind.NXDOMAIN), 51.0)
+    after = Cache(before.limit_bytes, 100, counts, Journal(memory))
+    after.restore(52.0)
+    found = after.fresh(WWW, A, 0, 52.0)
+    assert found is not None
+    assert found.kind is Kind.NXDOMAIN
+    assert set(after._entries) <= set(before._entries)
+    assert after.bytes <= after.limit_bytes
+
+
+def test_a_smaller_cache_takes_over_what_fits() -> None:
+    memory = memoryview(bytearray(100_000))
+    counts = [0] * counters.SLOTS
+    before = Cache(100_000, 100, counts, Journal(memory))
+    for number in range(100):
+        before.store(name(f"n{number}.example"), A, 0, verdict(), 50.0)
+    after = Cache(20_000, 100, counts, Journal(memory))
+    assert 0 < after.restore(51.0) < 100
+    assert after.bytes <= 20_000
