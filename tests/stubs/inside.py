@@ -20,6 +20,8 @@ import dns.rdatatype
 import dns.rrset
 
 MARK_PORT = 9
+DISTANCE = 0.02
+"""Seconds to an answer over UDP. Go asks for A and AAAA from two threads: neither may end before the other began."""
 PACKET_OUTGOING = 4  # <linux/if_packet.h>: on loopback every packet is seen leaving and arriving
 A, AAAA = dns.rdatatype.A, dns.rdatatype.AAAA
 
@@ -87,7 +89,7 @@ class UdpUpstream(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         reply = answer(data, "udp")
         if reply is not None:
-            self.transport.sendto(reply, addr)
+            asyncio.get_running_loop().call_later(DISTANCE, self.transport.sendto, reply, addr)
 
 
 async def tcp_upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
