@@ -125,3 +125,24 @@ def test_three_silent_questions_take_an_upstream_down_and_a_late_answer_brings_i
     assert asking.resolver.zones.upstreams[0].down
     asking.answer(address)
     assert not asking.resolver.zones.upstreams[0].down
+
+
+def test_nobody_is_asked_more_often_for_being_late_with_a_format_error() -> None:
+    asking = Asking()
+    asking.ask("a.example")
+    asking.wait(1.0)
+    assert len(asking.tries) == MOST_TRIES
+    while asking.tries:
+        asking.answer(refusing("FORMERR"))
+        assert len(asking.tries) < MOST_TRIES
+
+
+def test_nobody_is_asked_more_often_over_tcp() -> None:
+    asking = Asking()
+    asking.ask("a.example")
+    asking.wait(1.0)
+    for _ in range(MOST_TRIES):
+        asking.answer(lambda query: reply(query, flags=dns.flags.TC))
+    assert [attempt.proto for attempt in asking.tries] == ["tcp"] * MOST_TRIES
+    asking.answer(refusing("FORMERR"))
+    assert len(asking.tries) == MOST_TRIES - 1

@@ -1,5 +1,6 @@
 """The ledger of questions: whatever happens, each is answered once and in time, or dropped under a reason."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from proxy.core import counters
 from proxy.core.cache import Cache
 from proxy.core.message import Answer, scan_answer
-from proxy.core.pending import TRY_LIFETIME, Ask, Forget, Probe, Reply, Try
+from proxy.core.pending import MOST_TRIES, TRY_LIFETIME, Ask, Forget, Lookup, Probe, Reply, Try
 from proxy.core.policy import DnsPolicy, Zone
 from proxy.core.resolver import Resolver
 from proxy.core.upstreams import Upstream
@@ -85,6 +86,7 @@ class Ledger(RuleBasedStateMachine):
         self.clients: list[FakeClient] = []
         self.open: list[Try] = []
         self.probes: list[Upstream] = []
+        self.sent: Counter[tuple[Lookup, Upstream, str]] = Counter()
 
     @rule(
         name=st.sampled_from(NAMES),
@@ -162,6 +164,8 @@ class Ledger(RuleBasedStateMachine):
                 case Ask():
                     assert action.attempt not in self.open
                     self.open.append(action.attempt)
+                    attempt = action.attempt
+                    self.sent[attempt.lookup, attempt.upstream, attempt.proto] += 1
                 case Forget():
                     self.open.remove(action.attempt)
                 case Probe():
@@ -200,6 +204,10 @@ class Ledger(RuleBasedStateMachine):
         for attempt in self.open:
             assert not attempt.closed
             assert self.now - attempt.sent_at < self.policy.timeout + TRY_LIFETIME
+
+    @invariant()
+    def it_asks_nobody_too_often(self) -> None:
+        assert max(self.sent.values(), default=0) <= MOST_TRIES
 
     def teardown(self) -> None:
         self.wait(10.0)
