@@ -133,12 +133,16 @@ class ScriptedUpstream:
 
     async def stop(self) -> None:
         self.stop_udp()
+        self.stop_tcp()
+        for task in self._tasks:
+            task.cancel()
+
+    def stop_tcp(self) -> None:
+        """Close the TCP port and every connection: from now on the kernel refuses."""
         for server in self._servers:
             server.close()
         for writer in self._writers:
             writer.close()
-        for task in self._tasks:
-            task.cancel()
 
     def stop_udp(self) -> None:
         """Close the UDP port: from now on the kernel refuses with ICMP."""

@@ -383,7 +383,7 @@ class Resolver:
     # Ends of lookups
 
     def _give_up(self, lookup: Lookup, now: float) -> None:
-        """Nobody answered: stale data, a truncated answer, NODATA where A is there, or else SERVFAIL."""
+        """Nobody answered: stale data, over UDP a truncated answer, NODATA where A is there, or else SERVFAIL."""
         question = lookup.question
         denied = self._denied_meanwhile(lookup)
         if denied is not None:
@@ -392,22 +392,20 @@ class Resolver:
         if self._waits_for_a(lookup, now):
             return
         a_is_there = question.qtype == AAAA and self._a_said(lookup, now) is Kind.POSITIVE
-        if a_is_there and lookup.refusing and not lookup.asked_once_more and now < lookup.deadline:
-            self._forwarder.ask_once_more(lookup, now)
+        if a_is_there and now < lookup.deadline and self._forwarder.ask_once_more(lookup, now):
             self._agenda.look_at(lookup.due(), lookup)
             return
         self._finish(lookup)
         stale = self.cache.stale_entry(*_parts(question), now)
         if stale is not None:
             self._reply_stale(lookup, stale, now)
-        elif lookup.truncated is not None:
-            self._reply_all(lookup, "upstream", lookup.truncated.sections, now)
         else:
             # musl gives up the whole name when one half fails.
             sections = _NOTHING if a_is_there else _FAILED
             ede = Ede.NETWORK_ERROR if lookup.network_failed else Ede.NO_REACHABLE_AUTHORITY
-            self._reply_all(lookup, "error", sections, now, ede=ede)
-        if not (a_is_there and lookup.refusing):  # design 12: the next AAAA asks again; silence is remembered
+            self._reply_failure(lookup, sections, ede, now)
+        # Design 12: the next AAAA asks again; silence is remembered. What was truncated is never kept (RFC 2181 9).
+        if not (a_is_there and lookup.refusing) and (stale is not None or lookup.truncated is None):
             self._remember_failure(question, stale, now)
         self._a_is_known(lookup, None, now)
 
@@ -441,6 +439,17 @@ class Resolver:
 
     def _reply_stale(self, lookup: Lookup, stale: Entry, now: float) -> None:
         self._reply(lookup, lambda waiter: self._replies.stale(waiter.query, waiter.client, stale), now)
+
+    def _reply_failure(self, lookup: Lookup, sections: Sections, ede: Ede, now: float) -> None:
+        """A truncated answer is better than none over UDP; TC over TCP would only be asked again and again."""
+        truncated = lookup.truncated
+
+        def message(waiter: Waiter) -> bytes:
+            if truncated is not None and waiter.client.proto == "udp":
+                return self._replies.answer(waiter.query, waiter.client, "upstream", truncated.sections)
+            return self._replies.answer(waiter.query, waiter.client, "error", sections, ede=ede)
+
+        self._reply(lookup, message, now)
 
     def _reply_all(self, lookup: Lookup, source: str, sections: Sections, now: float, ede: Ede | None = None) -> None:
         def message(waiter: Waiter) -> bytes:
