@@ -10,7 +10,7 @@ from proxy.core.agenda import Agenda
 from proxy.core.counters import HEDGED, LOOPED, REJECTED, UPSTREAM_FAILED, UPSTREAM_SECONDS, Counts
 from proxy.core.lifetime import Kind, Verdict, judge
 from proxy.core.message import IN, Answer, Malformed, Rcode, question_to_upstream, scan_answer
-from proxy.core.pending import MOST_TRIES, RETRY_AFTER, TRY_LIFETIME, Ask, Forget, Lookup, Probe, Try
+from proxy.core.pending import RETRY_AFTER, TRY_LIFETIME, Ask, Forget, Lookup, Probe, Try
 from proxy.core.policy import DnsPolicy
 from proxy.core.upstreams import NO_EDNS_FOR, Upstream
 from proxy.core.zones import Zones
@@ -53,7 +53,7 @@ class Forwarder:
     def ask_next(self, lookup: Lookup, now: float) -> Progress:
         """Ask the next upstream of the plan if its turn has come; `lookup.next_at` says when the next turn is."""
         plan = lookup.plan
-        while plan and (plan[0] in lookup.refusing or lookup.asked.get(plan[0], 0) >= MOST_TRIES):
+        while plan and (plan[0] in lookup.refusing or not lookup.may_ask(plan[0], "udp")):
             plan.pop(0)
         if not plan:
             return Progress.WAITING if lookup.tries else Progress.EXHAUSTED
@@ -72,12 +72,18 @@ class Forwarder:
             lookup.next_at = max(now + patience, _turn(lookup, following))
         return Progress.WAITING
 
-    def ask_once_more(self, lookup: Lookup, now: float) -> None:
-        """Another round for somebody who refused (design: A is there, AAAA fails)."""
+    def ask_once_more(self, lookup: Lookup, now: float) -> bool:
+        """Ask somebody who refused again (design: A is there, AAAA fails), unless nobody has a try left."""
+        if lookup.asked_once_more:
+            return False
         lookup.asked_once_more = True
+        plan = self.zones.plan(lookup.zone, self._random)
+        upstream = next((u for u in plan if u in lookup.refusing and lookup.may_ask(u, "udp")), None)
+        if upstream is None:
+            return False
         lookup.refusing.clear()
-        upstream = self.zones.plan(lookup.zone, self._random)[0]
         self._ask(lookup, upstream, "udp", now, edns=now >= upstream.no_edns_until)
+        return True
 
     def receive_answer(self, attempt: Try, wire: bytes, now: float) -> Verdict | Progress:
         """A message from the try's upstream with its ID: an answer worth giving to clients, or how it stands."""
@@ -154,8 +160,8 @@ class Forwarder:
         message = question_to_upstream(lookup.spelled, edns=edns, do=bool(do_cd & 1), cd=bool(do_cd & 2))
         attempt = Try(lookup, upstream, proto, message, edns, now)
         lookup.tries.append(attempt)
+        lookup.asked[upstream, proto] = lookup.asked.get((upstream, proto), 0) + 1
         if proto == "udp":
-            lookup.asked[upstream] = lookup.asked.get(upstream, 0) + 1
             lookup.asked_at[upstream] = now
         self._agenda.look_at(now + TRY_LIFETIME, attempt)
         self._agenda.do(Ask(attempt))
@@ -164,7 +170,8 @@ class Forwarder:
         lookup, upstream = attempt.lookup, attempt.upstream
         verdict = judge(answer, self._policy.max_ttl, self._policy.negative_max_ttl)
         if verdict.kind is Kind.FAILURE:
-            if attempt.edns and answer.rcode in _NEEDS_NO_EDNS and not lookup.done:
+            again = not lookup.done and lookup.may_ask(upstream, attempt.proto)
+            if attempt.edns and answer.rcode in _NEEDS_NO_EDNS and again:
                 self._ask(lookup, upstream, attempt.proto, now, edns=False)  # RFC 6891 7
                 return Progress.WAITING
             return self._refused(attempt, _FAILING_RCODES.get(answer.rcode, "other_rcode"), now)
@@ -176,8 +183,11 @@ class Forwarder:
         lookup.truncated = verdict
         if attempt.proto == "tcp":
             return self._failed(attempt, "malformed", now)
-        if not lookup.done:
-            self._ask(lookup, upstream, "tcp", now, edns=attempt.edns)
+        if lookup.done:
+            return Progress.WAITING
+        if not lookup.may_ask(upstream, "tcp"):
+            return self._next_after_failure(attempt, now)
+        self._ask(lookup, upstream, "tcp", now, edns=attempt.edns)
         return Progress.WAITING
 
     def _answered_without_edns(self, attempt: Try, verdict: Verdict, now: float) -> None:
@@ -221,7 +231,7 @@ class Forwarder:
 
 def _turn(lookup: Lookup, upstream: Upstream) -> float:
     """When this upstream may be asked (again) for this question."""
-    times = lookup.asked.get(upstream, 0)
+    times = lookup.asked.get((upstream, "udp"), 0)
     return lookup.asked_at[upstream] + RETRY_AFTER * 2 ** (times - 1) if times else 0.0
 
 

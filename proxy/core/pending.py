@@ -80,7 +80,8 @@ class Lookup:
     """On an AAAA: what its A turned out to be while this was in flight."""
     waiters: dict[Hashable, Waiter] = field(default_factory=dict)
     tries: list["Try"] = field(default_factory=list)
-    asked: dict[Upstream, int] = field(default_factory=dict)
+    asked: dict[tuple[Upstream, str], int] = field(default_factory=dict)
+    """Tries so far by upstream and transport."""
     asked_at: dict[Upstream, float] = field(default_factory=dict)
     refusing: set[Upstream] = field(default_factory=set)
     """Upstreams that said they can't answer this; silence doesn't count."""
@@ -88,6 +89,10 @@ class Lookup:
     truncated: Verdict | None = None
     asked_once_more: bool = False
     done: bool = False
+
+    def may_ask(self, upstream: Upstream, proto: str) -> bool:
+        """Whether it has a try left there (RFC 9520 3.1)."""
+        return self.asked.get((upstream, proto), 0) < MOST_TRIES
 
     def due(self) -> float:
         """When something has to be decided about it, if no answer comes before."""

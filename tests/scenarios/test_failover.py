@@ -1,5 +1,6 @@
 """A failed try goes to the next endpoint, then fallback, then stale data, then SERVFAIL; always within 2 s."""
 
+import dns.flags
 import pytest
 
 from proxy.core.counters import HEDGED, UPSTREAM_FAILED
@@ -254,6 +255,50 @@ async def test_each_upstream_is_asked_at_most_three_times(world: World, upstream
     await answer_all(world, pauses=40)
     assert (await stub.answer()).rcode() == 2
     assert all(1 <= times <= 3 for times in asked(world))
+
+
+async def test_late_formerrs_bring_no_fourth_try(world: World) -> None:
+    await world.start()
+    world.upstream.silent(NAME)
+    stub = world.send(NAME)
+    for tries, pause in ((1, 0.25), (2, 0.5), (3, 0.0)):
+        await world.upstream.received(tries)
+        world.clock.advance(pause)
+    for number in range(3):
+        query = world.upstream.asked[number]
+        world.upstream.send(number, reply(query, rcode="FORMERR"))
+    assert (await stub.answer()).rcode() == 2
+    assert asked(world) == [3]
+
+
+async def test_late_truncated_answers_bring_at_most_three_tries_over_tcp(world: World) -> None:
+    await world.start()
+    world.upstream.silent(NAME)
+    world.send(NAME)
+    for tries, pause in ((1, 0.25), (2, 0.5), (3, 0.0)):
+        await world.upstream.received(tries)
+        world.clock.advance(pause)
+    world.upstream.on(NAME, "A", lambda query: reply(query, rcode="FORMERR"))
+    for number in range(3):
+        world.upstream.send(number, reply(world.upstream.asked[number], flags=dns.flags.TC))
+    await eventually(lambda: world.worker.resolver.in_flight == 0)
+    assert world.upstream.protocols.count("udp") == 3
+    assert world.upstream.protocols.count("tcp") == 3
+
+
+async def test_asking_an_aaaa_once_more_stays_within_three_tries(world: World) -> None:
+    await world.start()
+    world.upstream.answer(NAME, "A", record(1))
+    await world.ask(NAME)
+    world.upstream.silent(NAME, "AAAA")
+    stub = world.send(NAME, "AAAA")
+    for tries, pause in ((2, 0.25), (3, 0.5), (4, 0.0)):
+        await world.upstream.received(tries)
+        world.clock.advance(pause)
+    for number in (1, 2, 3):
+        world.upstream.send(number, reply(world.upstream.asked[number], rcode="SERVFAIL"))
+    assert (await stub.answer()).rcode() == 0
+    assert asked(world) == [4]
 
 
 # Within 2 seconds
