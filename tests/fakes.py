@@ -141,6 +141,10 @@ class ScriptedUpstream:
         """Close the TCP port and every connection: from now on the kernel refuses."""
         for server in self._servers:
             server.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close every TCP connection; new ones are welcome."""
         for writer in self._writers:
             writer.close()
 
