@@ -29,6 +29,8 @@ def explain(resolver: Resolver, name: bytes, qtype: int, now: float) -> list[str
     steps.append(f"zone {_text(zone.suffix)}")
     steps += [f"upstream {_upstream(u)}" for u in zone.upstreams]
     steps += [f"fallback {_upstream(u)}" for u in zone.fallback]
+    if not (zone.upstreams or zone.fallback):
+        steps.append("nobody to ask there now: stale data, else SERVFAIL")
     return steps
 
 

@@ -27,6 +27,11 @@ def test_it_tells_where_a_question_would_go() -> None:
     assert "zone other" in explained(asking, "a.other")
 
 
+def test_it_tells_of_a_service_without_endpoints() -> None:
+    asking = Asking(DnsPolicy((Zone(".", (), service=True),)))
+    assert explained(asking, "a.example").endswith("nobody to ask there now: stale data, else SERVFAIL")
+
+
 def test_it_tells_what_is_cached_and_for_how_long() -> None:
     asking = Asking()
     asking.ask("a.example")
