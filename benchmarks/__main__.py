@@ -50,14 +50,13 @@ def main() -> int:
     failed = False
     for name in options.names or MEASUREMENTS:
         with tempfile.TemporaryDirectory(prefix="sidestep-bench-") as directory:
-            bench = Bench(options.rounds, Path(directory))
-            bench.installed = [server for server in bench.installed if server not in options.without]
             head = [
                 f"{name}: {(MEASUREMENTS[name].__doc__ or '').strip()}",
                 f"$ python -m benchmarks {name} --rounds {options.rounds}",
                 report.machine(),
             ]
             try:
+                bench = Bench(options.rounds, Path(directory), options.without)
                 measured = MEASUREMENTS[name].measure(bench)
             except Unavailable as reason:
                 measured, failed = f"not measured: {reason}", True

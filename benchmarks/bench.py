@@ -71,10 +71,10 @@ class Upstream:
 class Bench:
     """Rounds, a directory to write into, the upstream and the load generators, shared by a run's measurements."""
 
-    def __init__(self, rounds: int, directory: Path) -> None:
+    def __init__(self, rounds: int, directory: Path, without: Sequence[str] = ()) -> None:
         self.rounds = rounds
         self.directory = directory
-        self.installed = [name for name, kind in peers.KINDS.items() if kind.installed()]
+        self.installed = [name for name, kind in peers.KINDS.items() if kind.installed() and name not in without]
         self.client = Client(directory, CLIENT_CPU)
         self.free_client = Client(directory)
         self._numbers = itertools.count(1)

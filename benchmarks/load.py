@@ -45,7 +45,9 @@ class Client:
         self._prefix = tuple(prefix)
         if self._program.exists():
             return
-        compiler = peers.find("gcc") or peers.find("cc") or "cc"
+        compiler = peers.find("gcc") or peers.find("cc")
+        if compiler is None:
+            raise RuntimeError("the load generator needs a C compiler; install gcc")
         subprocess.run([compiler, "-O2", "-o", self._program, SOURCE], check=True)
 
     def _run(self, *words: object) -> Result:
