@@ -17,12 +17,12 @@ class Zones:
         self.upstreams: list[Upstream] = []
         for zone in policy.zones:
             servers = [
-                [known.get((zone.suffix, a)) or Upstream(a, zone.suffix) for a in addresses]
+                [known.setdefault((zone.suffix, a), Upstream(a, zone.suffix)) for a in dict.fromkeys(addresses)]
                 for addresses in (zone.upstreams, zone.fallback)
             ]
             suffix = wire_name(zone.suffix)
             self._by_suffix[suffix] = Route(suffix, servers[0], servers[1], zone.service)
-            self.upstreams += servers[0] + servers[1]
+            self.upstreams += dict.fromkeys(servers[0] + servers[1])
 
     def find(self, name: bytes) -> Route | None:
         """The zone with the longest suffix of `name` (lower-case wire format)."""

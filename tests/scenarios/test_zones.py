@@ -90,3 +90,12 @@ async def test_a_reload_keeps_what_is_known_of_upstreams_that_stay(world: World)
     addresses = tuple(upstream.address for upstream in world.upstreams)
     world.worker.configure(DnsPolicy((Zone(".", (addresses[0],)),)))
     assert world.worker.resolver.zones.upstreams == [before[0]]
+
+
+async def test_an_address_that_is_named_twice_is_one_upstream(world: World) -> None:
+    await world.start()
+    address = world.upstream.address
+    world.worker.configure(DnsPolicy((Zone(".", (address, address), (address,)),)))
+    assert (await world.ask("www.example")).rcode() == 2
+    assert len(world.upstream.asked) == 1
+    assert len(world.worker.resolver.zones.upstreams) == 1
