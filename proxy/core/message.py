@@ -258,6 +258,8 @@ def _read_answer(wire: bytes, flags: int, questions: int, counts: list[int]) -> 
         at += 4
     answer = Answer(wire, flags, rcode, name, qtype, qclass, at, [], False)
     taken = bytearray(len(wire))
+    if name:  # a denial is passed on for every type
+        taken[at - 4 : at] = _TAKEN[:4]
     for section, count in enumerate(counts):
         for _ in range(count):
             start = at

@@ -128,3 +128,18 @@ async def test_names_that_point_backwards_resolve_fresh_and_cached(world: World,
         assert answer.answer[0][0].to_text() == f"foo.{suffix}."
         assert answer.answer[1].name.to_text() == f"foo.{suffix}."
     assert len(world.upstream.asked) == 1
+
+
+async def test_a_name_that_lies_in_the_type_of_its_question_is_none(world: World) -> None:
+    """A denial answers every type: the name would become another with each."""
+    await world.start()
+    rooted_in_type = wire.record(b"\xc0\x19", 6, 60, b"\0\0" + bytes(19) + b"\x3c")
+
+    def denying(query: dns.message.Message) -> bytes:
+        wired = bytearray(wire.answering(query.to_wire(), rooted_in_type, flags=wire.QR | wire.RA | 3))
+        wired[6:10] = b"\0\0\0\1"
+        return bytes(wired)
+
+    good = "www.example 60 A 192.0.2.1"
+    world.upstream.on("www.example", "A", lambda query: [denying(query), reply(query, good).to_wire()])
+    assert (await world.ask("www.example")).answer
