@@ -257,7 +257,7 @@ class Resolver:
             self.zones.plan(zone, self._random),
         )
         self._lookups[question] = lookup
-        if self._policy.serialize and self._a_in_flight(question):
+        if self._policy.serialize and self._a_in_flight(question) and self._a_said(lookup, now) is None:
             lookup.held_until = now + self._policy.hold
             self._agenda.look_at(lookup.held_until, lookup)
             return lookup

@@ -354,3 +354,16 @@ async def test_both_fail_alike_where_everything_fails(world: World) -> None:
     assert verdict(await a.answer()) == (2, 0)
     world.clock.advance(0.25)
     assert verdict(await aaaa.answer()) == (2, 0)
+
+
+async def test_an_aaaa_beside_an_a_that_is_only_refreshed_is_asked_at_once(world: World) -> None:
+    await world.start()
+    world.upstream.answer("www.example", "A", "www.example 10 A 192.0.2.1")
+    world.upstream.answer("www.example", "AAAA", "www.example 10 AAAA 2001:db8::1")
+    for _ in range(3):
+        await world.ask("www.example", "A")
+    world.clock.advance(9.5)
+    world.upstream.silent("www.example", "A")
+    await world.ask("www.example", "A")
+    await world.upstream.received(2)
+    assert (await world.ask("www.example", "AAAA")).answer
