@@ -148,12 +148,14 @@ class EvilClients:
         self._queries = [wire for wire in corpus() if not wire[2] & 0x80]
         self._stubs = [UdpStub(self._address) for _ in range(8)]
         self._number = 0
+        self.packets: list[bytes] = []
+        """The burst that was sent last."""
 
     async def burst(self, size: int) -> None:
         """Raises `Offence` when the good question behind it gets no answer."""
         self._number += 1
         self._upstream.sent.clear()
-        packets = [self._packet() for _ in range(size)]
+        packets = self.packets = [self._packet() for _ in range(size)]
         try:
             async with asyncio.timeout(WAIT):
                 if self._number % TCP_EVERY:
@@ -215,6 +217,10 @@ async def run(packets: int, seed: int) -> AsyncIterator[tuple[int, int]]:
             half = 0
             for done in range(0, packets, BURST):
                 await clients.burst(min(BURST, packets - done))
+                if restarted := sidestep.lines("restarting it"):
+                    raise Offence(
+                        f"{restarted[0]['message']}: {traceback_of(sidestep)}", clients.packets, upstream.sent
+                    )
                 if done % (BURST * TOLD_EVERY) == 0:
                     yield done, resident(pid)
                 if done <= packets // 2 < done + BURST:
@@ -228,6 +234,11 @@ async def run(packets: int, seed: int) -> AsyncIterator[tuple[int, int]]:
             clients.close()
             await sidestep.stop()
             await upstream.stop()
+
+
+def traceback_of(sidestep: Sidestep) -> str:
+    """What a process wrote that was no log line."""
+    return "".join(line["message"] for line in sidestep.log if line["level"] == "raw")
 
 
 async def check_end(sidestep: Sidestep, pid: int) -> None:
