@@ -26,6 +26,7 @@ from proxy.core.counters import (
 from proxy.core.forwarding import Forwarder, Progress
 from proxy.core.lifetime import FIRST_FAILURE_TTL, LONGEST_FAILURE_TTL, STALE_RECHECK, Kind, Verdict
 from proxy.core.message import AAAA, CD, IN, RD, A, Ede, Query, Rcode, Refusal, Sections, scan_query
+from proxy.core.pairs import Pairs
 from proxy.core.pending import (
     MOST_LOOKUPS,
     MOST_WAITERS,
@@ -71,6 +72,7 @@ class Resolver:
         self._forwarder = Forwarder(policy, self._agenda, counts, random, b"sidestep-" + marker)
         self._replies = Replies(counts)
         self._lookups: dict[Question, Lookup] = {}
+        self._pairs = Pairs(self._lookups, cache)
 
     def configure(self, policy: DnsPolicy) -> None:
         """Take on a policy; the cache, what is in flight and what is known of upstreams that stay are kept."""
@@ -257,7 +259,7 @@ class Resolver:
             self.zones.plan(zone, self._random),
         )
         self._lookups[question] = lookup
-        if self._policy.serialize and self._a_in_flight(question) and self._a_said(lookup, now) is None:
+        if self._policy.serialize and self._pairs.depends_on_a(lookup, now):
             lookup.held_until = now + self._policy.hold
             self._agenda.look_at(lookup.held_until, lookup)
             return lookup
@@ -327,7 +329,7 @@ class Resolver:
             if not lookup.done and self._waits_for_a(lookup, now):
                 lookup.withheld = verdict
                 return
-            verdict = self._same_verdict_as_a(lookup, verdict, now)
+            verdict = self._pairs.same_verdict(lookup, verdict, now)
         if not lookup.done or self.cache.fresh(*_parts(question), now) is None:
             self.cache.store(*_parts(question), verdict, now)
         if lookup.done:
@@ -338,18 +340,9 @@ class Resolver:
 
     # A and AAAA
 
-    def _a_in_flight(self, question: Question) -> bool:
-        return question.qtype == AAAA and Question(question.name, A, question.do_cd) in self._lookups
-
-    def _a_said(self, lookup: Lookup, now: float) -> Kind | None:
-        if lookup.a_said is None:
-            entry = self.cache.fresh(lookup.question.name, A, lookup.question.do_cd, now)
-            return None if entry is None else entry.kind
-        return lookup.a_said
-
     def _waits_for_a(self, lookup: Lookup, now: float) -> bool:
         """Whether an AAAA that failed or was denied has to wait: what its A says decides what it should look like."""
-        if now >= lookup.deadline or not self._a_in_flight(lookup.question) or self._a_said(lookup, now) is not None:
+        if now >= lookup.deadline or not self._pairs.depends_on_a(lookup, now):
             return False
         lookup.waits_for_a = True
         self._agenda.look_at(lookup.deadline, lookup)
@@ -357,8 +350,7 @@ class Resolver:
 
     def _a_is_known(self, first: Lookup, verdict: Verdict | None, now: float) -> None:
         """If this was an A, answered or not (None): its AAAA is answered along with it, asked, or decided."""
-        question = first.question
-        pair = self._lookups.get(Question(question.name, AAAA, question.do_cd)) if question.qtype == A else None
+        pair = self._pairs.aaaa_of(first)
         if pair is None:
             return
         pair.a_said = None if verdict is None else verdict.kind
@@ -372,26 +364,18 @@ class Resolver:
         elif pair.waits_for_a:
             self._give_up(pair, now)
 
-    def _same_verdict_as_a(self, lookup: Lookup, verdict: Verdict, now: float) -> Verdict:
-        """A name whose A is known to be there is not denied: stubs take the pair's verdicts together."""
-        if self._a_said(lookup, now) in (None, Kind.NXDOMAIN):
-            return verdict
-        sections = verdict.sections
-        nodata = Sections(sections.data, sections.counts, Rcode.NOERROR, sections.authentic)
-        return Verdict(Kind.NODATA, verdict.lifetime, nodata, verdict.chained)
-
     # Ends of lookups
 
     def _give_up(self, lookup: Lookup, now: float) -> None:
         """Nobody answered: stale data, over UDP a truncated answer, NODATA where A is there, or else SERVFAIL."""
         question = lookup.question
-        denied = self._denied_meanwhile(lookup)
+        denied = self._pairs.withheld(lookup)
         if denied is not None:
             self._answered(lookup, denied, now)
             return
         if self._waits_for_a(lookup, now):
             return
-        a_is_there = question.qtype == AAAA and self._a_said(lookup, now) is Kind.POSITIVE
+        a_is_there = question.qtype == AAAA and self._pairs.a_said(lookup, now) is Kind.POSITIVE
         if a_is_there and now < lookup.deadline and self._forwarder.ask_once_more(lookup, now):
             self._agenda.look_at(lookup.due(), lookup)
             return
@@ -408,12 +392,6 @@ class Resolver:
         if not (a_is_there and lookup.refusing) and (stale is not None or lookup.truncated is None):
             self._remember_failure(question, stale, now)
         self._a_is_known(lookup, None, now)
-
-    def _denied_meanwhile(self, lookup: Lookup) -> Verdict | None:
-        """The NXDOMAIN that this AAAA, or the AAAA beside this A, has waited with."""
-        name, do_cd = lookup.question.name, lookup.question.do_cd
-        pair = self._lookups.get(Question(name, AAAA, do_cd)) if lookup.question.qtype == A else lookup
-        return None if pair is None else pair.withheld
 
     def _remember_failure(self, question: Question, stale: Entry | None, now: float) -> None:
         """After a failed prefetch as well: the data is still good, and the next hit must not ask again at once."""
