@@ -118,6 +118,20 @@ async def test_explain_tells_the_steps(sidestep: Sidestep) -> None:
     assert json.loads(out)["type"] == "AAAA"
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("a..b",), "'a..b' is not a domain name"),
+        (("a", "BOGUS"), "'BOGUS' is no record type"),
+        (("bücher.example",), "write it the way it is asked, as xn--"),
+    ],
+)
+async def test_explaining_what_is_no_question_is_2(sidestep: Sidestep, words: tuple[str, ...], reason: str) -> None:
+    code, out, err = await command("explain", *words, "--config", str(sidestep.config))
+    assert (code, out) == (2, "")
+    assert reason in err
+
+
 async def test_top_prints_a_line_a_second(sidestep: Sidestep) -> None:
     await sidestep.ask("www.example")
     code, out, _ = await command("top", "--count", "1", "--config", str(sidestep.config))

@@ -14,6 +14,7 @@ from proxy.control.page import page
 from proxy.control.probe import Readiness
 from proxy.control.records import records
 from proxy.control.state import State
+from proxy.core.explanation import question
 
 EXPLAIN_LIMIT = 5.0
 _METRICS_TYPE = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -84,6 +85,10 @@ class Admin:
             name, qtype = str(asked["name"]), str(asked["type"])
         except (ValueError, KeyError, TypeError):
             return web.json_response({"error": 'send {"name": NAME, "type": TYPE}'}, status=400)
+        try:
+            question(name, qtype)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
         try:
             async with asyncio.timeout(EXPLAIN_LIMIT):
                 explained = await self._state.workers.explain(name, qtype)

@@ -44,7 +44,9 @@ def _remove_stale(path: Path) -> None:
             sock.connect(str(path))
         except FileNotFoundError:
             return
-        except ConnectionRefusedError:
+        except ConnectionRefusedError as error:  # connect() says this of any file that is no socket, too
+            if not path.is_socket():
+                raise FileExistsError(errno.EEXIST, "no socket") from error
             path.unlink()
             return
     raise OSError(errno.EADDRINUSE, "another sidestep answers there")
@@ -54,6 +56,8 @@ def _unix_advice(error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return "another sidestep answers there; stop it or choose another path in admin.socket"
+        case errno.EEXIST | errno.ENOTDIR:
+            return "a file that is no socket is in the way; move it or choose another path in admin.socket"
         case errno.ENOSPC | errno.EDQUOT:
             return "the disk is full; make room or choose another path in admin.socket"
         case errno.EROFS:

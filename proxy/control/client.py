@@ -30,8 +30,10 @@ class AdminClient:
         return [str(reason) for reason in reasons]
 
     def explain(self, name: str, qtype: str) -> dict[str, Any]:
-        """The steps of one question, under `steps`. Raises NotRunning."""
+        """The steps of one question, under `steps`. Raises NotRunning, and CannotRun for what is no question."""
         code, answer = self._ask("POST", "/explain", {"name": name, "type": qtype})
+        if code == 400:
+            raise CannotRun(str(answer.get("error")))
         if code != 200:
             raise NotRunning(f"the sidestep at {self._path} says: {answer.get('error', code)}")
         return answer

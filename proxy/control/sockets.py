@@ -171,7 +171,10 @@ def raise_descriptor_limit(sockets: int) -> None:
 def why_not(error: OSError, address: str, transport: Transport, setting: str) -> str:
     """What is in the way of a socket on `address`, and what to do about it."""
     host, port = split_address(address)
+    host, _, scope = host.partition("%")
     what = f"cannot listen on {address}/{transport}"
+    if scope and isinstance(error, socket.gaierror):
+        return f"{what}: this machine has no interface {scope}; change {setting}"
     match error.errno:
         case errno.EADDRINUSE:
             owner = port_owner(host, port, transport)
@@ -182,7 +185,7 @@ def why_not(error: OSError, address: str, transport: Transport, setting: str) ->
         case errno.EADDRNOTAVAIL:
             return (
                 f"{what}: no interface of this machine has the address {host}; "
-                f"add it (ip address add {host} dev lo) or change {setting}"
+                f"add it (ip address add {host} dev {scope or 'lo'}) or change {setting}"
             )
         case errno.EAFNOSUPPORT:
             return f"{what}: this machine has no IPv6; remove the address from {setting}"

@@ -7,6 +7,25 @@ from proxy.core.resolver import Resolver
 from proxy.core.upstreams import Upstream
 
 
+TYPES = {
+    name: number
+    for number, name in {
+        1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 35: "NAPTR",
+        43: "DS", 46: "RRSIG", 48: "DNSKEY", 52: "TLSA", 64: "SVCB", 65: "HTTPS", 255: "ANY", 257: "CAA",
+    }.items()
+}  # fmt: skip
+
+
+def question(name: str, qtype: str) -> tuple[bytes, int]:
+    """What a person typed, `qtype` as a name or `TYPE65`, on the wire. Raises ValueError that says what is wrong."""
+    number = TYPES.get(qtype.upper()) or _numbered(qtype)
+    if number is None:
+        raise ValueError(f"{qtype!r} is no record type; known are {', '.join(TYPES)} and TYPE1 to TYPE65535")
+    if not name.isascii():
+        raise ValueError(f"{name!r} is not ASCII; write it the way it is asked, as xn--...")
+    return local_names.wire_name(name), number
+
+
 def explain(resolver: Resolver, name: bytes, qtype: int, now: float) -> list[str]:
     """The steps for a question without DO and CD; `name` is lower-case wire format."""
     if local_names.refused_type(qtype) is not None:
@@ -56,3 +75,8 @@ def _text(name: bytes) -> str:
         labels.append(name[at + 1 : at + 1 + length].decode("ascii", "backslashreplace"))
         at += length + 1
     return ".".join(labels) or "."
+
+
+def _numbered(qtype: str) -> int | None:
+    number = qtype.upper().removeprefix("TYPE")
+    return int(number) if number.isdecimal() and 0 < int(number) < 65536 else None

@@ -147,8 +147,9 @@ async def test_verbs_are_only_on_the_unix_socket_of_its_owner(run: Served) -> No
         assert response.status == 404
     async with run.unix.post("/explain", json={"name": "example.com", "type": "A"}) as response:
         assert (await response.json())["steps"] == ["asked example.com A"]
-    async with run.unix.post("/explain", data=b"[") as response:
-        assert response.status == 400
+    for nonsense in (b"[", b'{"name": "a..b", "type": "A"}', b'{"name": "a", "type": "BOGUS"}'):
+        async with run.unix.post("/explain", data=nonsense) as response:
+            assert response.status == 400
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o600
 
 
@@ -200,6 +201,14 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotRun, match=f"{tmp_path}/file/admin.sock"):
         open_admin_unix(tmp_path / "file" / "admin.sock")
+
+
+def test_a_file_that_is_no_socket_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("precious")
+    with pytest.raises(CannotRun, match=f"{path}: a file that is no socket is in the way"):
+        open_admin_unix(path)
+    assert path.read_text() == "precious"
 
 
 def test_a_read_only_file_system_is_named() -> None:

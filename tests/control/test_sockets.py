@@ -60,6 +60,13 @@ def test_an_address_that_does_not_exist_is_named(sockets: ListenSockets) -> None
         sockets.open(["192.0.2.7:5300"], 1)
 
 
+def test_a_link_local_address_is_looked_for_on_its_interface(sockets: ListenSockets) -> None:
+    with pytest.raises(CannotRun, match=r"ip address add fe80::7 dev lo\)"):
+        sockets.open(["[fe80::7%lo]:5300"], 1)
+    with pytest.raises(CannotRun, match=r"no interface nowhere0; change dns\.listen"):
+        sockets.open(["[fe80::7%nowhere0]:5300"], 1)
+
+
 def test_a_port_that_needs_root_says_which_capability() -> None:
     assert "CAP_NET_BIND_SERVICE" in why_not(PermissionError(errno.EACCES, ""), "127.0.0.1:53", "udp", "dns.listen")
 

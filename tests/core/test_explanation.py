@@ -1,8 +1,9 @@
 """What the resolver would do, in words."""
 
 import dns.message
+import pytest
 
-from proxy.core.explanation import explain
+from proxy.core.explanation import explain, question
 from proxy.core.local_names import wire_name
 from proxy.core.policy import DnsPolicy, Zone
 from tests.core.asking import Asking
@@ -66,3 +67,21 @@ def test_it_changes_nothing() -> None:
     explained(asking, "a.example")
     assert not asking.tries
     assert not any(asking.counts)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("A.Example.", "aaaa"), (b"\x01a\x07example\0", 28)),
+        (("a", "TYPE65"), (b"\x01a\0", 65)),
+        ((".", "2"), (b"\0", 2)),
+    ],
+)
+def test_it_reads_what_a_person_typed(words: tuple[str, str], meant: tuple[bytes, int]) -> None:
+    assert question(*words) == meant
+
+
+@pytest.mark.parametrize("words", [("a", "TYPE65536"), ("a", ""), ("a", "²"), ("a..b", "A"), ("\udcff", "A")])
+def test_it_refuses_what_is_no_question(words: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="domain name|record type|not ASCII"):
+        question(*words)
