@@ -150,30 +150,30 @@ class BatchedListener(UdpListener):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(sock, variants, receive, counts, clock)
-        self._slots = DatagramSlots(sock, BATCH, SLOT_SIZE)
+        self._slots = slots = DatagramSlots(sock, BATCH, SLOT_SIZE)
+        self._receive_one, self._send_one, self._memory = slots.receive_one, slots.send_one, slots.memory
+        self._find = variants.get
         self._wake_ups = 0
         self._more_came = False
 
     def drain(self) -> None:
         # The first one goes alone: mostly it is the only one, and where it isn't, its client gets busy while we
         # read the others.
-        slots = self._slots
-        length = slots.receive_one()
+        length = self._receive_one()
         if length < 0:
             return
         now = self._clock()
         counts = self._counts
         counts[_RECEIVED] += 1
-        variant = self._variants.get(slots.memory[2:length])
+        variant = self._find(self._memory[2:length])
         if variant is None or now >= variant.until:
             self._ask_slot(0, length, now)
         else:
             body = variant.body
             end = 2 + len(body)
-            slots.memory[2:end] = body
-            slots.sizes[0] = end
+            self._memory[2:end] = body
             counts[variant.slot] += 1
-            if slots.send_first(1, MSG_DONTWAIT) != 1:
+            if not self._send_one(end):
                 counts[_UNSENDABLE] += 1
             REQUEST_SECONDS.observe(counts, self._clock() - now)
         # A look for more costs a call when nothing came, and saves a whole wake-up when something did.
@@ -188,7 +188,7 @@ class BatchedListener(UdpListener):
         """
         slots, counts = self._slots, self._counts
         memory, starts, lengths, sizes = slots.memory, slots.starts, slots.lengths, slots.sizes
-        find, receive, send_first = self._variants.get, slots.receive, slots.send_first
+        find, receive, send_first = self._find, slots.receive, slots.send_first
         batches = total = 0
         answered: list[int] = []
         misses: list[int] = []
