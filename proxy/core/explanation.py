@@ -6,7 +6,6 @@ from proxy.core.lifetime import Kind
 from proxy.core.resolver import Resolver
 from proxy.core.upstreams import Upstream
 
-
 TYPES = {
     name: number
     for number, name in {
