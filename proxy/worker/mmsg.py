@@ -22,10 +22,6 @@ _MEMINFO_DROPS = 8
 _NAME_ROOM = 32
 _CONTROL_ROOM = 64
 
-# After so many batches of one, so many datagrams are taken one by one: that is cheaper while it lasts.
-_LONE_ENOUGH = 3
-_SINGLY = 16
-
 
 class IoVec(ctypes.Structure):
     """`struct iovec`: one piece of a message."""
@@ -169,7 +165,7 @@ class DatagramSlots:
         name = ctypes.byref(ctypes.c_char.from_buffer(self._names))
         self._name_size = ctypes.c_uint32(name_size)
 
-        self.receive: Callable[[], int] = self._receive
+        self.receive: Callable[[], int] = self._recvmmsg
         """Take what waits into the slots, `count` datagrams at most; how many, or less than 1 when none waits."""
         self.receive_one: Callable[[], int] = partial(
             _libc.recvfrom, self._fd, first, size, flags, name, ctypes.byref(self._name_size)
@@ -180,31 +176,10 @@ class DatagramSlots:
         if pktinfo_size:
             self.receive, self.receive_one = self._receive_with_destination, self._receive_one_with_destination
             self.send_one = self._send_one_from_destination
-        self._lone = 0
-        """Batches of one since the last batch of more."""
-        self._singly = 0
-        """How many datagrams to take one by one before the next batch."""
         self._sendmmsg: Callable[..., int] = _libc.sendmmsg
         self._outgoing = [ctypes.byref(outgoing, i * ctypes.sizeof(Message)) for i in range(count)]
         self.send_first: Callable[[int, int], int] = partial(self._sendmmsg, self._fd, self._outgoing[0])
         """`send_first(n, MSG_DONTWAIT)` sends the first `n` slots; how many before an error, or -1."""
-
-    def _receive(self) -> int:
-        if self._singly > 0:
-            self._singly -= 1
-            length = self.receive_one()
-            if length < 0:
-                return 0
-            self.lengths[0] = length
-            return 1
-        received = self._recvmmsg()
-        if received > 1:
-            self._lone = 0
-        elif received == 1:
-            self._lone += 1
-            if self._lone >= _LONE_ENOUGH:
-                self._singly = _SINGLY
-        return received
 
     def _receive_with_destination(self) -> int:
         received = self._recvmmsg()

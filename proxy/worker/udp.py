@@ -30,6 +30,8 @@ WAKE_UP_LIMIT = 128
 """Datagrams after which timers and other sockets get their turn: 0.5 ms of hits."""
 LOOK_EVERY = 16
 """Wake-ups between two looks for more, while they find nothing."""
+LONE_BATCHES, SINGLY = 3, 64
+"""After so many batches of one, so many datagrams are taken one by one, which is cheaper."""
 
 _HEADER_SIZE = 12
 _QR = 0x80
@@ -155,70 +157,82 @@ class BatchedListener(UdpListener):
         self._find = variants.get
         self._wake_ups = 0
         self._more_came = False
+        self._singly = 1
 
     def drain(self) -> None:
         # The first one goes alone: mostly it is the only one, and where it isn't, its client gets busy while we
         # read the others.
-        length = self._receive_one()
-        if length < 0:
-            return
-        now = self._clock()
-        counts = self._counts
-        counts[_RECEIVED] += 1
-        variant = self._find(self._memory[2:length])
-        if variant is None or now >= variant.until:
-            self._ask_slot(0, length, now)
-        else:
+        if self._drain_singly():
+            # A look for more costs a call when nothing came, and saves a whole wake-up when something did.
+            self._wake_ups += 1
+            if self._more_came or self._wake_ups % LOOK_EVERY == 0:
+                self._more_came = self._drain_batches()
+
+    def _drain_singly(self) -> bool:
+        """Answer one datagram, or some one by one while batches bring one each; whether there may be more."""
+        memory, counts, limit = self._memory, self._counts, self._singly
+        taken = hits = length = 0
+        begun = self._clock()
+        while taken < limit and (length := self._receive_one()) >= 0:
+            taken += 1
+            variant = self._find(memory[2:length])
+            if variant is None or begun >= variant.until:
+                break
             body = variant.body
             end = 2 + len(body)
-            self._memory[2:end] = body
+            memory[2:end] = body
             counts[variant.slot] += 1
             if not self._send_one(end):
                 counts[_UNSENDABLE] += 1
-            REQUEST_SECONDS.observe(counts, self._clock() - now)
-        # A look for more costs a call when nothing came, and saves a whole wake-up when something did.
-        self._wake_ups += 1
-        if self._more_came or self._wake_ups % LOOK_EVERY == 0:
-            self._more_came = self._drain_batches()
+            hits += 1
+        counts[_RECEIVED] += taken
+        if hits:
+            REQUEST_SECONDS.observe(counts, (self._clock() - begun) / hits, hits)
+        if hits < taken:
+            self._ask_slot(0, length, begun)
+        elif taken < limit:
+            self._singly = 1
+            return False
+        return True
 
     def _drain_batches(self) -> bool:
         """Answer until nothing waits, at most about `WAKE_UP_LIMIT`; whether there was anything.
 
-        All is counted once, at the end, and every answer with the mean time of the batches.
+        Every answer counts with the mean time of the batches.
         """
         slots, counts = self._slots, self._counts
         memory, starts, lengths, sizes = slots.memory, slots.starts, slots.lengths, slots.sizes
         find, receive, send_first = self._find, slots.receive, slots.send_first
         batches = total = 0
-        answered: list[int] = []
         misses: list[int] = []
-        begun = now = self._clock()
+        begun = self._clock()
         # A miss takes long: its batch is the last one, so that other sockets and timers get their turn.
         while total < WAKE_UP_LIMIT and not misses and (received := receive()) > 0:
             for i in range(received):
                 start = starts[i]
                 variant = find(memory[start + 2 : start + lengths[i]])
-                if variant is None or now >= variant.until:
+                if variant is None or begun >= variant.until:
                     misses.append(i)
                 else:
                     body = variant.body
                     end = 2 + len(body)
                     memory[start + 2 : start + end] = body
                     sizes[i] = end
-                    answered.append(variant.slot)
+                    counts[variant.slot] += 1
             sent = 0 if misses else send_first(received, MSG_DONTWAIT)
             if sent != received:
                 self._send_rest(max(sent, 0), misses, received)
             batches += 1
             total += received
-        if total:
-            counts[_RECEIVED] += total
-            for slot in answered:
-                counts[slot] += 1
-            if answered:
-                REQUEST_SECONDS.observe(counts, (self._clock() - begun) / batches, len(answered))
-            for i in misses:
-                self._ask_slot(i, lengths[i], now)
+            if batches == total == LONE_BATCHES:
+                self._singly = SINGLY
+                break
+        counts[_RECEIVED] += total
+        hits = total - len(misses)
+        if hits:
+            REQUEST_SECONDS.observe(counts, (self._clock() - begun) / batches, hits)
+        for i in misses:
+            self._ask_slot(i, lengths[i], begun)
         return total > 0
 
     def _send_rest(self, first: int, misses: list[int], received: int) -> None:
