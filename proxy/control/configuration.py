@@ -7,6 +7,7 @@ import hashlib
 import logging
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,11 @@ def read_settings(path: Path | None) -> tuple[Settings, str]:
         raise CannotRun(str(error)) from error
 
 
-def load(path: Path | None) -> Loaded:
-    """Read the file, and each resolv.conf that it names. Raises CannotRun."""
+def load(path: Path | None, watch: Callable[[tuple[Path, ...]], None] = lambda files: None) -> Loaded:
+    """Read the file, and each resolv.conf that it names, which `watch` is told of before. Raises CannotRun."""
     settings, digest = read_settings(path)
+    files = tuple(filter(None, [path, *map(Path, settings.resolv_conf_paths)]))
+    watch(files)
     if settings.nothing_on:
         raise CannotRun(f"{path} turns nothing on: it needs a dns section (`dns: {{}}` has all the defaults)")
     resolved = {name: _nameservers(name, settings) for name in settings.resolv_conf_paths}
@@ -93,7 +96,7 @@ def load(path: Path | None) -> Loaded:
         settings.dns_policy(resolved) if settings.dns else DnsPolicy(()),
         listen,
         settings.workers.dns if settings.dns else 0,
-        tuple(filter(None, [path, *map(Path, settings.resolv_conf_paths)])),
+        files,
         digest,
     )
 

@@ -157,7 +157,8 @@ class Service:
             await self._reload.wait()
             self._reload.clear()
             try:
-                new = load(self._configuration.path)
+                # Also of what turns out to be wrong: a file that is missing may come.
+                new = load(self._configuration.path, self._files.watch)
                 raise_descriptor_limit(new.workers * len(new.listen))
                 self._workers.make_room(new.workers)
                 self._sockets.open(new.listen, new.workers)
@@ -169,7 +170,6 @@ class Service:
                 _log.warning("the admin section takes effect at the next start")
             self._sockets.close_others(new.listen)
             self._configuration.take(new)
-            self._files.watch(new.files)
             self._workers.configure(new.policy, new.workers)
             _log.info("configuration reloaded (sha256 %s)", new.digest[:12])
             self._say_what_serves()

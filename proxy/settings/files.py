@@ -6,7 +6,6 @@ from pathlib import Path
 from proxy.settings.reader import MOST_BYTES, WHOLE_FILE, Problem, SettingsError
 
 _ADVICE = {
-    errno.ENOENT: "there is no such file; check the path, or run without --config for the defaults",
     errno.EISDIR: "it is a directory; name the file in it",
     errno.EACCES: "permission denied; let the user that runs sidestep read it, and enter its directories",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
@@ -24,13 +23,14 @@ class SettingsUnreadable(OSError):
         return f"cannot read {self.filename}: {self.strerror}"
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The whole file. Raises SettingsUnreadable."""
+def read_bytes(path: str | Path, if_missing: str) -> bytes:
+    """The whole file. Raises SettingsUnreadable; `if_missing` is what to do where there is none."""
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        reason = _ADVICE.get(error.errno or 0) or (error.strerror or str(error)).lower()
+        advice = {**_ADVICE, errno.ENOENT: f"there is no such file; {if_missing}"}
+        reason = advice.get(error.errno or 0) or (error.strerror or str(error)).lower()
         raise SettingsUnreadable(path, reason, error.errno or errno.EIO) from error
     except ValueError as error:
         raise SettingsUnreadable(repr(str(path)), str(error), errno.EINVAL) from error
@@ -41,7 +41,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 def read_text(path: str | Path) -> str:
     """The file without a byte order mark. Raises SettingsUnreadable, or SettingsError when it isn't UTF-8."""
-    content = read_bytes(path)
+    content = read_bytes(path, "check the path, or run without --config for the defaults")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -15,7 +15,8 @@ def read_resolv_conf(path: str | Path) -> list[str]:
     Raises SettingsUnreadable when it can't be read or names no server that could be asked.
     """
     servers: list[str] = []
-    for line in read_bytes(path).decode("latin-1").split("\n"):
+    content = read_bytes(path, "list addresses under upstreams instead")
+    for line in content.decode("latin-1").split("\n"):
         words = line.split()
         if not line.startswith("nameserver") or len(words) < 2 or words[0] != "nameserver":
             continue

@@ -274,6 +274,16 @@ async def test_a_resolv_conf_is_followed(sidestep: Sidestep, upstream: ScriptedU
     await sidestep.said("forwarding . to 192.0.2.4:53")
 
 
+async def test_a_resolv_conf_that_comes_late_is_found(sidestep: Sidestep, tmp_path: Path) -> None:
+    await sidestep.start()
+    resolv_conf = tmp_path / "resolv.conf"
+    sidestep.write(zones=[{"suffix": ".", "upstreams": {"resolv_conf": str(resolv_conf)}}])
+    assert "no such file; list addresses" in (await sidestep.said("not reloaded"))["message"]
+    resolv_conf.write_text("nameserver 192.0.2.1\n")
+    await sidestep.said("forwarding . to 192.0.2.1:53")
+    assert (await sidestep.status())["config"]["error"] is None
+
+
 async def metric(sidestep: Sidestep, name: str) -> float:
     reader, writer = await asyncio.open_unix_connection(str(sidestep.socket))
     writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
