@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -21,9 +22,11 @@ TCP_EVERY = 16
 """Bursts between two that go over TCP."""
 TOLD_EVERY = 256
 """Bursts between two reports of progress."""
+MOST_A_SECOND = 8000
+"""Packets, so that about as many questions are in flight all the time: each has a few KiB."""
 MOST_RESIDENT = 128 << 20
-"""Bytes of memory; a worker with 8,192 questions in flight and a full cache of 1 MiB has about 76 MiB."""
-MOST_GROWTH = 8 << 20
+"""Bytes of memory; a worker with 8,192 questions in flight and a full cache of 1 MiB has about 80 MiB."""
+MOST_GROWTH = 12 << 20
 """Bytes that it may gain in the second half of a run that is long enough to fill everything in the first."""
 LONG = 400_000
 CACHE = {"size": "1MiB", "max_ttl": "5s", "stale": "10s"}
@@ -215,7 +218,9 @@ async def run(packets: int, seed: int) -> AsyncIterator[tuple[int, int]]:
         try:
             pid = await sidestep.worker()
             half = 0
+            started = time.monotonic()
             for done in range(0, packets, BURST):
+                await asyncio.sleep(started + done / MOST_A_SECOND - time.monotonic())
                 await clients.burst(min(BURST, packets - done))
                 if restarted := sidestep.lines("restarting it"):
                     raise Offence(
