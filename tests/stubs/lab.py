@@ -160,7 +160,7 @@ class Lab:
         if holder.stdout.readline() != "ready\n":
             reason = holder.stderr.read().strip()
             raise Unavailable(f"needs root to make a network namespace: {reason}")
-        self.prefix = ("nsenter", f"--target={holder.pid}", "--net", "--mount", f"--wd={peers.ROOT}", "--")
+        self.prefix = ("nsenter", f"--target={holder.pid}", "--net", "--mount", "--root", f"--wd={peers.ROOT}", "--")
         inside = subprocess.Popen(
             [*self.prefix, sys.executable, str(Path(__file__).with_name("inside.py")), UPSTREAM],
             stdin=subprocess.PIPE,
