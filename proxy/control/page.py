@@ -31,7 +31,7 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
         "in flight": f"{questions['in_flight']:,}",
         "dropped": f"{lost:,}",
         "cache entries": f"{cache['entries']:,}",
-        "cache": f"{cache['bytes'] / 2**20:.1f} MiB",
+        "cache": _size(cache["bytes"]),
     }
     parts = [
         f"<h1>Sidestep {verdict} <small>{heading}</small></h1>",
@@ -105,7 +105,7 @@ def _curve(rates: Sequence[float]) -> str:
         f"{600 * number / (len(rates) - 1):.1f},{58 - 56 * rate / highest:.1f}" for number, rate in enumerate(rates)
     )
     return (
-        f'<svg viewBox="0 0 600 60" role="img" aria-label="answers per second">'
+        f'<svg viewBox="0 0 600 60" preserveAspectRatio="none" role="img" aria-label="answers per second">'
         f'<polyline points="{points}" fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/></svg>'
         f"<p>answers per second in the last {len(rates)} s: now {rates[-1]:,.0f}, at most {highest:,.0f}</p>"
     )
@@ -132,6 +132,10 @@ def _mark(text: str, *, good: bool) -> str:
 
 def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def _duration(seconds: float) -> str:

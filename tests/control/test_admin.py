@@ -169,6 +169,7 @@ async def test_the_page_draws_the_last_minutes(run: Served) -> None:
         run.state.history.sample(second, answered)
     text = (await run.get("/"))[1]
     assert 'points="0.0,30.0 600.0,2.0"' in text
+    assert 'preserveAspectRatio="none"' in text  # over the whole width
     assert "now 200, at most 200" in text
 
 
