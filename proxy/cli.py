@@ -3,6 +3,7 @@
 Each command imports what it needs, so that none waits for what another one does.
 """
 
+import errno
 import json
 import sys
 import time
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 FOUND_SOMETHING = 1
 CANNOT_RUN = 2
 
+# Whether it can be read is found by who reads it, with advice.
+_FILE = click.Path(path_type=Path, readable=False)
+
 _config = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="Configuration file; without one the defaults serve.",
 )
@@ -44,9 +48,15 @@ class _Commands(click.Group):
         except CannotRun as error:
             click.echo(f"sidestep: {error}", err=True)
             sys.exit(CANNOT_RUN)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            click.echo("sidestep: cannot write: the disk is full; make room or write elsewhere", err=True)
+            sys.exit(CANNOT_RUN)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="sidestep %(version)s")
 def main() -> None:
     """Node-local DNS cache and UDP proxy for Kubernetes, past conntrack's DNAT."""
 
@@ -59,12 +69,12 @@ def run(config: Path | None, log_format: str | None) -> None:
     from proxy import logs
     from proxy.control.service import serve
 
-    chosen = log_format or logs.format_for(sys.stderr.isatty())
+    chosen = log_format or logs.format_for(bool(sys.stderr and sys.stderr.isatty()))
     sys.exit(serve(config, "json" if chosen == "json" else "text"))
 
 
 @main.command("check-config")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=_FILE, required=False)
 @_config
 def check_config(file: Path | None, config: Path | None) -> None:
     """Say what is wrong with FILE, one line an error: FILE:LINE:COLUMN: KEY: reason."""

@@ -27,7 +27,8 @@ async def sidestep(tmp_path: Path) -> AsyncIterator[Sidestep]:
 
 
 async def test_version_is_that_of_the_package() -> None:
-    assert await command("version") == (0, f"sidestep {__version__}\n", "")
+    for words in ("version", "--version"):
+        assert await command(words) == (0, f"sidestep {__version__}\n", "")
     code, out, _ = await command("version", "-o", "json")
     assert (code, json.loads(out)) == (0, {"version": __version__})
 
@@ -36,6 +37,16 @@ async def test_schema_is_json() -> None:
     code, out, _ = await command("schema")
     assert code == 0
     assert json.loads(out)["properties"].keys() >= {"dns", "udp", "admin", "workers"}
+
+
+async def test_output_to_a_full_disk_is_2() -> None:
+    code, _, err = await execute("sh", "-c", '"$@" >/dev/full', "sh", *COMMAND, "schema")
+    assert (code, err) == (2, "sidestep: cannot write: the disk is full; make room or write elsewhere\n")
+
+
+async def test_run_goes_without_standard_error(sidestep: Sidestep) -> None:
+    words = shlex.join([*COMMAND, "run", "--config", str(sidestep.config)])  # its ports are in use
+    assert await execute("sh", "-c", f"{words} 2>&-") == (2, "", "")
 
 
 async def test_check_config_finds_a_right_file_fine(tmp_path: Path) -> None:
