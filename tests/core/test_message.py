@@ -189,6 +189,27 @@ def test_a_chain_has_no_more_pointers_than_a_name_has_labels(pointers: int, acce
     assert isinstance(scan_answer(wire), Answer) is accepted
 
 
+MOST_LABELS = b"\1a" * 127 + b"\0"
+
+
+def test_names_of_a_question_take_no_more_work_than_one_message_is_worth() -> None:
+    """160 pointers to 127 labels fit into 2 KiB, and once took 3.5 ms."""
+    pointing = [record(owner=b"\xc0\x0c", rdata=b"") for _ in range(160)]
+    wire = header(RD, 1, 0, 0, 160) + MOST_LABELS + b"\0\1\0\1" + b"".join(pointing)
+    assert isinstance(scan_query(wire), Refusal)
+    wire = header(RD, 1, 0, 0, 5) + MOST_LABELS + b"\0\1\0\1" + b"".join(pointing[:5])
+    assert isinstance(scan_query(wire), Query)
+
+
+def test_names_of_an_answer_take_no_more_work_than_one_message_is_worth() -> None:
+    """64 KiB of pointers to 126 labels once took 0.3 s."""
+    pointing = [record(owner=b"\xc0\x0e", rtype=2, rdata=b"\xc0\x0e") for _ in range(4600)]
+    wire = header(0x8180, 1, 4600, 0, 0) + MOST_LABELS + b"\0\2\0\1" + b"".join(pointing)
+    assert scan_answer(wire) is Malformed.BROKEN
+    wire = header(0x8180, 1, 4000, 0, 0) + QUESTION + record(owner=b"\xc0\x0e") * 4000
+    assert isinstance(scan_answer(wire), Answer)
+
+
 # Answers
 
 
@@ -240,6 +261,14 @@ def test_a_name_that_lies_in_a_ttl_is_broken() -> None:
     """As the TTL ages the name would become another, or none."""
     in_ttl = len(header() + QUESTION) + 6
     wire = answer_with(record(ttl=0x01610000), record(owner=struct.pack(">H", 0xC000 | in_ttl)))
+    assert scan_answer(wire) is Malformed.BROKEN
+
+
+def test_a_label_that_holds_a_ttl_is_broken() -> None:
+    """It starts in the owner's last label and ends in the RDATA."""
+    owner = b"\1\x0d\0"
+    within = len(header() + QUESTION) + 1
+    wire = answer_with(record(owner=owner, rdata=b"\x7f\0\0\0"), record(owner=struct.pack(">H", 0xC000 | within)))
     assert scan_answer(wire) is Malformed.BROKEN
 
 
