@@ -13,6 +13,7 @@ from proxy.control.sockets import ListenSockets
 from proxy.control.workers import Workers, backoff
 from proxy.core import counters
 from proxy.core.policy import DnsPolicy, Zone
+from proxy.worker.channel import Explained
 from tests.control.eventually import eventually
 
 FAKE_WORKER = (sys.executable, "-P", "-m", "tests.control.fake_worker")
@@ -170,7 +171,7 @@ async def test_more_workers_share_the_address(run: Run) -> None:
 
 async def test_explaining_asks_a_running_worker(run: Run) -> None:
     await run.start()
-    assert await run.workers.explain("example.com", "A") == ["asked example.com A"]
+    assert await run.workers.explain("example.com", "A") == Explained(1, ["asked example.com A"])
 
 
 async def test_a_worker_that_cannot_start_is_tried_again_ever_later() -> None:
