@@ -220,6 +220,7 @@ class Resolver:
             if len(lookup.waiters) >= MOST_WAITERS:
                 return self._overloaded(question, query, client, now)
             self._counts[COALESCED.base] += 1
+        query.wire = query.wire[: query.question_end]  # a query over TCP may have 64 KiB of options behind
         waiter = Waiter(client, query, now)
         key: Hashable = (client.address, query.wire[:2]) if client.proto == "udp" else waiter
         if key in lookup.waiters:  # a stub that sends again while it waits gets one answer (P28)
@@ -267,12 +268,9 @@ class Resolver:
         return lookup
 
     def _worth_prefetching(self, entry: Entry, now: float) -> bool:
-        left = entry.expires_at - now
-        return (
-            self._policy.prefetch
-            and entry.renders >= PREFETCH_USES
-            and left <= max(1.0, entry.lifetime * PREFETCH_SHARE)
-        )
+        # Half of it at most: an upstream that caches gives out TTL 1 for a whole second.
+        last = min(max(1.0, entry.lifetime * PREFETCH_SHARE), entry.lifetime / 2)
+        return self._policy.prefetch and entry.renders >= PREFETCH_USES and entry.expires_at - now <= last
 
     def _prefetch(self, query: Query, now: float) -> None:
         question = Question(query.name, query.qtype, query.do | (query.flags & CD) >> 3)

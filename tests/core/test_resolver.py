@@ -1,5 +1,6 @@
 """What scenarios on sockets can't show of the resolver: bounds, ready answers, names of our own."""
 
+import dns.edns
 import dns.message
 import pytest
 
@@ -49,6 +50,20 @@ def test_the_same_question_again_from_the_same_client_is_a_duplicate() -> None:
     assert asking.count(DROPPED, "duplicate") == 1
     assert len(asking.tries) == 0
     assert asking.count(COALESCED) >= 2
+
+
+def test_who_waits_holds_no_more_of_a_question_than_its_answer_needs() -> None:
+    """A pod's 100 connections may have 100 questions each in flight, of 64 KiB of padding each."""
+    asking = Asking()
+    client = FakeClient(proto="tcp")
+    asking.ask("a.example", client=client, options=[dns.edns.GenericOption(12, bytes(500))], number=9)
+    [lookup] = asking.resolver._lookups.values()
+    [waiter] = lookup.waiters.values()
+    assert len(waiter.query.wire) < 100
+    asking.answer(address)
+    [message] = client.replies
+    response = dns.message.from_wire(message)
+    assert (response.id, response.edns, response.question[0].name.to_text()) == (9, 0, "a.example.")
 
 
 def test_an_answer_becomes_ready_when_it_is_asked_for_again() -> None:
@@ -102,6 +117,21 @@ def test_a_popular_name_is_asked_again_before_it_expires() -> None:
     response = asking.ask("a.example")
     assert response is not None
     assert response.answer[0].ttl == 8
+
+
+@pytest.mark.parametrize(("ttl", "asked"), [(1, 2), (2, 1), (5, 1), (100, 1)])
+def test_a_short_life_is_not_spent_asking_again(ttl: int, asked: int) -> None:
+    """An upstream that caches gives the last second of an answer's life as TTL 1, again and again."""
+    asking = Asking()
+    asking.ask("a.example")
+    asking.answer(lambda query: reply(query, f"a.example {ttl} A 192.0.2.1"))
+    for _ in range(ttl * 20 - 1):
+        for number in range(3):
+            assert asking.ask("a.example", number=number) is not None
+        if asking.tries:
+            asking.answer(lambda query: reply(query, f"a.example {ttl} A 192.0.2.1"))
+        asking.wait(0.05)
+    assert asking.count(PREFETCHED) <= asked
 
 
 def test_nothing_is_asked_again_where_that_is_turned_off() -> None:
