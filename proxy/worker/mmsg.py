@@ -62,7 +62,7 @@ def batches_work() -> bool:
             call = getattr(libc, name)
         except AttributeError:
             return False
-        if call(-1, None, 0, 0, None) != -1 or ctypes.get_errno() != errno.EBADF:
+        if call(-1, ctypes.byref(Message()), 1, 0, None) != -1 or ctypes.get_errno() != errno.EBADF:
             return False
     return True
 

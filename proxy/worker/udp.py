@@ -31,7 +31,7 @@ WAKE_UP_LIMIT = 128
 LOOK_EVERY = 16
 """Wake-ups between two looks for more, while they find nothing."""
 LONE_BATCHES, SINGLY = 3, 64
-"""After so many batches of one, so many datagrams are taken one by one, which is cheaper."""
+"""After so many batches of one in a row, so many datagrams are taken one by one, which is cheaper."""
 
 _HEADER_SIZE = 12
 _QR = 0x80
