@@ -23,6 +23,13 @@ class Pairs:
             return None if entry is None else entry.kind
         return lookup.a_said
 
+    def a_is_there(self, question: Question, now: float) -> bool:
+        """Whether whoever asks for the A beside this AAAA gets an address, be it a stale one."""
+        if question.qtype != AAAA:
+            return False
+        entry = self._cache.stale_entry(question.name, A, question.do_cd, now)
+        return entry is not None and entry.kind is Kind.POSITIVE
+
     def depends_on_a(self, lookup: Lookup, now: float) -> bool:
         """Whether this is an AAAA whose A is in flight, with nothing known of it yet."""
         question = lookup.question

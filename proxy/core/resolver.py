@@ -25,7 +25,7 @@ from proxy.core.counters import (
 )
 from proxy.core.forwarding import Forwarder, Progress
 from proxy.core.lifetime import FIRST_FAILURE_TTL, LONGEST_FAILURE_TTL, STALE_RECHECK, Kind, Verdict
-from proxy.core.message import AAAA, CD, IN, RD, A, Ede, Query, Rcode, Refusal, Sections, scan_query
+from proxy.core.message import CD, IN, RD, A, Ede, Query, Rcode, Refusal, Sections, scan_query
 from proxy.core.pairs import Pairs
 from proxy.core.pending import (
     MOST_LOOKUPS,
@@ -242,11 +242,8 @@ class Resolver:
         stale = self.cache.stale_entry(*_parts(question), now)
         if stale is not None:
             return self._replies.stale(query, client, stale)
-        if question.qtype == AAAA:
-            a_entry = self.cache.fresh(question.name, A, question.do_cd, now)
-            if a_entry is not None and a_entry.kind is Kind.POSITIVE:
-                return self._replies.error(query, client, Rcode.NOERROR, ede, text)
-        return self._replies.error(query, client, Rcode.SERVFAIL, ede, text)
+        rcode = Rcode.NOERROR if self._pairs.a_is_there(question, now) else Rcode.SERVFAIL
+        return self._replies.error(query, client, rcode, ede, text)
 
     def _start(self, question: Question, query: Query, zone: Route, now: float) -> Lookup:
         stale = self.cache.stale_entry(question.name, question.qtype, question.do_cd, now)
@@ -304,6 +301,9 @@ class Resolver:
             self._give_up(lookup, now)
             return
         if lookup.waiters and lookup.stale_at and now >= lookup.stale_at:
+            if self._pairs.withheld(lookup) is not None:  # newer than what is stale
+                self._give_up(lookup, now)
+                return
             self._serve_stale(lookup, now)
         if lookup.plan and now >= lookup.next_at:
             self._go_on(lookup, self._forwarder.ask_next(lookup, now), now)
@@ -373,7 +373,7 @@ class Resolver:
             return
         if self._waits_for_a(lookup, now):
             return
-        a_is_there = question.qtype == AAAA and self._pairs.a_said(lookup, now) is Kind.POSITIVE
+        a_is_there = lookup.a_said is Kind.POSITIVE or self._pairs.a_is_there(question, now)
         if a_is_there and now < lookup.deadline and self._forwarder.ask_once_more(lookup, now):
             self._agenda.look_at(lookup.due(), lookup)
             return
