@@ -95,6 +95,8 @@ def clear_interface(pktinfo: bytearray | memoryview) -> None:
     """
     if len(pktinfo) == 12:
         pktinfo[:4] = bytes(4)
+        if not any(pktinfo[4:8]):  # it was queued before the socket asked for this: only its own header tells
+            pktinfo[4:8] = pktinfo[8:12]
     elif not (pktinfo[0] == 0xFE and pktinfo[1] & 0xC0 == 0x80):
         pktinfo[16:] = bytes(4)
 
@@ -117,8 +119,8 @@ class DatagramSlots:
     def __init__(self, sock: socket.socket, count: int, size: int) -> None:
         self._fd = sock.fileno()
         self._ipv6 = sock.family == socket.AF_INET6
-        # Slots don't touch, so no slice by `lengths` is ever as short as a whole datagram's; and steps of a full page
-        # fraction would put all their beginnings into the same few sets of the L1 cache.
+        # Slots don't touch, so what `lengths` cuts out for a cut datagram is always longer than any whole one.
+        # And 2,048 as a step would put all beginnings into the same few sets of the L1 cache.
         step = size + 64
         self.memory = mmap.mmap(-1, count * step)
         """An mmap, because its slices are bytes at once: a key in half the time that a memoryview takes."""

@@ -45,7 +45,10 @@ _UNSENDABLE = UNDELIVERED.slot("unsendable")
 
 
 class Variant(Protocol):
-    """A ready answer to one exact query: `body` without the ID, usable while now < `until`, counted in `slot`."""
+    """A ready answer to one exact query: `body` without the ID, usable while now < `until`, counted in `slot`.
+
+    With the ID it is no longer than `SLOT_SIZE`.
+    """
 
     body: bytes
     until: float

@@ -53,7 +53,13 @@ def question(number: int, tail: bytes = bytes(20)) -> bytes:
 class Served:
     """A bound socket with its listener, and clients that ask it."""
 
-    def __init__(self, kind: type[UdpListener], bound_to: str = "127.0.0.1", asked_at: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        kind: type[UdpListener],
+        bound_to: str = "127.0.0.1",
+        asked_at: str = "127.0.0.1",
+        questions_first: int = 0,
+    ) -> None:
         self.family = socket.AF_INET6 if ":" in bound_to else socket.AF_INET
         self.sock = socket.socket(self.family, socket.SOCK_DGRAM)
         if self.family == socket.AF_INET6:
@@ -66,8 +72,10 @@ class Served:
         self.variants = {HIT: Answer(READY, 1001.0, HIT_SLOT)}
         self.asked: list[tuple[bytes, UdpClient]] = []
         self.answer: Callable[[bytes], bytes | None] = lambda query: None
-        self.listener = open_listener(self.sock, self.variants, self._receive, self.counts, lambda: self.now, kind)
         self.clients: list[socket.socket] = []
+        for number in range(questions_first):
+            (self.clients[0] if number else self.client()).send(question(number, HIT))
+        self.listener = open_listener(self.sock, self.variants, self._receive, self.counts, lambda: self.now, kind)
 
     def _receive(self, query: bytes, client: UdpClient) -> bytes | None:
         self.asked.append((query, client))
@@ -110,7 +118,7 @@ def kind(request: pytest.FixtureRequest) -> type[UdpListener]:
 def serve(kind: type[UdpListener]) -> Iterator[Callable[..., Served]]:
     opened: list[Served] = []
 
-    def open_one(*where: str) -> Served:
+    def open_one(*where: str | int) -> Served:
         opened.append(Served(kind, *where))
         return opened[-1]
 
@@ -434,9 +442,15 @@ class TestReplyRoute:
             pktinfo = bytearray(socket.inet_pton(socket.AF_INET6, address) + struct.pack("=I", 7))
             clear_interface(pktinfo)
             assert pktinfo == socket.inet_pton(socket.AF_INET6, address) + bytes(4)
-        pktinfo = bytearray(struct.pack("=I4s4s", 7, bytes(4), bytes((10, 0, 0, 1))))
+        pktinfo = bytearray(struct.pack("=I4s4s", 7, bytes((10, 0, 0, 1)), bytes((10, 0, 0, 255))))
         clear_interface(pktinfo)
-        assert pktinfo == bytes(8) + bytes((10, 0, 0, 1))
+        assert pktinfo == bytes(4) + bytes((10, 0, 0, 1)) + bytes((10, 0, 0, 255))
+
+    @pytest.mark.parametrize("where", [V4_ALL, V6_ALL], ids=lambda where: where[0])
+    def test_what_was_queued_before_the_listener_came_is_answered_from_where_it_was_sent(self, serve, where):
+        served = serve(*where, 3)
+        served.drain()
+        assert [served.clients[0].recv(4096) for _ in range(3)] == [question(number, READY) for number in range(3)]
 
     def test_a_link_local_address_means_nothing_without_its_interface(self):
         pktinfo = bytearray(socket.inet_pton(socket.AF_INET6, "fe80::1") + struct.pack("=I", 7))
