@@ -4,6 +4,7 @@ It feeds what arrives to the resolver and carries out what the resolver decides;
 """
 
 import asyncio
+import resource
 import secrets
 import socket
 import time
@@ -20,8 +21,10 @@ from proxy.core.resolver import Resolver
 from proxy.core.upstreams import Upstream
 from proxy.worker.probe import probe
 from proxy.worker.tcp import TcpClients, TcpListener
+from proxy.worker.tcp_connection import TcpLimits
 from proxy.worker.udp import open_listener
 from proxy.worker.upstream import UpstreamSockets
+from proxy.worker.upstream_udp import UdpLimits
 
 PROBE_TIMEOUT = 1.0
 DRAIN_LIMIT = 2.0
@@ -74,8 +77,10 @@ class DnsWorker:
         self._cache = Cache(policy.cache_bytes, policy.stale, counts, journal)
         self.restored = self._cache.restore(clock.now())
         self.resolver = Resolver(policy, self._cache, counts, random, secrets.token_hex(4).encode())
-        self._upstream = UpstreamSockets(loop, self._receive_answer, self._receive_failure, counts)
-        self._tcp_clients = TcpClients(loop, counts)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        udp_limits = UdpLimits.within(descriptors)
+        self._upstream = UpstreamSockets(loop, self._receive_answer, self._receive_failure, counts, udp_limits)
+        self._tcp_clients = TcpClients(loop, counts, TcpLimits.within(descriptors))
         self._udp: dict[int, socket.socket] = {}
         self._tcp: dict[int, TcpListener] = {}
         self._probes: set[asyncio.Task[None]] = set()

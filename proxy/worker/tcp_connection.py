@@ -29,7 +29,7 @@ class TcpLimits:
     """What clients may hold of a worker; times in seconds, sizes in bytes."""
 
     connections: int = 400
-    """In all. With 512 upstream sockets it stays inside the usual soft limit of 1,024 descriptors."""
+    """In all, or a quarter of the descriptors where they are few: questions upstream need some, too."""
     connections_per_client: int = 100
     """Of one IP: a pod with `use-vc` opens one for each lookup, and no pod may take them all."""
     outstanding: int = 100
@@ -46,6 +46,12 @@ class TcpLimits:
     """For the client to take what waited for it: a reader by drips frees nothing before."""
     retry_accept: float = 0.25
     """Pause after the kernel gave no descriptor."""
+
+    @classmethod
+    def within(cls, descriptors: int) -> "TcpLimits":
+        """Ours, for a process that may open so many."""
+        connections = min(TCP_LIMITS.connections, descriptors // 4)
+        return cls(connections, min(TCP_LIMITS.connections_per_client, connections // 2))
 
 
 TCP_LIMITS = TcpLimits()

@@ -32,11 +32,16 @@ class UdpLimits:
     """Bounds of the upstream sockets."""
 
     sockets: int = 512
-    """Open at once; past it questions share sockets. Half of the usual soft limit of 1,024 descriptors."""
+    """Open at once, or a quarter of the descriptors where they are few; past it questions share sockets."""
     sockets_per_upstream: int = 16
     """What an upstream may open even then, so that its source ports stay hard to guess (RFC 5452 9.2)."""
     tries: int = 32_768
     """In flight at once: half of all IDs, so that a free one is found in two draws."""
+
+    @classmethod
+    def within(cls, descriptors: int) -> "UdpLimits":
+        """Ours, for a process that may open so many."""
+        return cls(min(UDP_LIMITS.sockets, descriptors // 4))
 
 
 UDP_LIMITS = UdpLimits()

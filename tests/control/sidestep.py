@@ -50,11 +50,12 @@ class Sidestep:
             text = json.dumps({"dns": dns, **sections}, indent=1)  # YAML as well
         self.config.write_text(text)
 
-    async def start(self, *, ready: bool = True) -> None:
+    async def start(self, *prefix: str, ready: bool = True) -> None:
+        """Run it, behind `prefix` such as `setpriv ...`."""
         here = type(asyncio.get_running_loop()).__module__
         command = COMMAND if here.startswith("uvloop") else WITHOUT_UVLOOP
         self.process = await asyncio.create_subprocess_exec(
-            *command, "run", "--config", str(self.config), "--log-format", "json", stdin=DEVNULL, stderr=PIPE
+            *prefix, *command, "run", "--config", str(self.config), "--log-format", "json", stdin=DEVNULL, stderr=PIPE
         )
         self._reading = asyncio.ensure_future(self._read())
         if ready:

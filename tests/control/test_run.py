@@ -15,6 +15,9 @@ from tests.control.sidestep import Sidestep
 from tests.control.test_workers import free_address
 from tests.fakes import ScriptedUpstream, UdpStub, question, reply
 
+OUR_NAME = Path("/proc/self/comm").read_text().strip()
+"""What this process is called: python, or pytest."""
+
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
@@ -58,7 +61,7 @@ async def test_a_port_in_use_ends_it_with_the_name_of_who_has_it(sidestep: Sides
         other.bind((host, int(port)))
         await sidestep.start(ready=False)
         assert await sidestep.ended() == 2
-    assert sidestep.lines(f"{sidestep.address}/udp: the port is in use by python")
+    assert sidestep.lines(f"{sidestep.address}/udp: the port is in use by {OUR_NAME}")
     assert sidestep.lines(f"(pid {os.getpid()})")
 
 
@@ -171,6 +174,29 @@ async def test_a_worker_of_root_is_nobody_and_may_do_nothing(sidestep: Sidestep)
     assert status["Uid"].split() == status["Gid"].split() == ["65532"] * 4
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
+
+
+async def test_tcp_clients_leave_descriptors_for_questions_upstream(sidestep: Sidestep) -> None:
+    """Not of one address: no client may have all connections."""
+    await sidestep.start("sh", "-c", 'ulimit -n 260; exec "$@"', "sh")
+    clients = []
+    try:
+        for number in range(1, 255):
+            clients.append(socket.socket())
+            clients[-1].bind((f"127.0.1.{number}", 0))
+            await asyncio.get_running_loop().run_in_executor(None, clients[-1].connect, host_and_port(sidestep))
+            clients[-1].sendall(b"\0")  # half a length: not idle
+        while not await metric(sidestep, 'sidestep_dns_tcp_clients_refused_total{cap="total"}'):
+            pass  # until it has all that it takes
+        assert (await sidestep.ask("www.example")).answer
+    finally:
+        for client in clients:
+            client.close()
+
+
+def host_and_port(sidestep: Sidestep) -> tuple[str, int]:
+    host, _, port = sidestep.address.rpartition(":")
+    return host, int(port)
 
 
 async def test_two_workers_answer_on_one_address(sidestep: Sidestep) -> None:
