@@ -10,6 +10,8 @@ from proxy.core.upstreams import Upstream
 
 MOST_LOOKUPS = 8192
 """Different questions in flight at once, in one worker; past it the answer is SERVFAIL with the reason."""
+MOST_LOOKUPS_OF_ZONE = 6144
+"""Of these in one zone: a flood of names whose upstreams are silent leaves room for the other zones."""
 MOST_WAITERS = 4096
 """Clients waiting for one question."""
 MOST_TRIES = 3
@@ -133,6 +135,8 @@ class Route:
     upstreams: Sequence[Upstream]
     fallback: Sequence[Upstream]
     service: bool
+    lookups: int = 0
+    """In flight."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -29,6 +29,7 @@ from proxy.core.message import CD, IN, RD, A, Ede, Query, Rcode, Refusal, Sectio
 from proxy.core.pairs import Pairs
 from proxy.core.pending import (
     MOST_LOOKUPS,
+    MOST_LOOKUPS_OF_ZONE,
     MOST_WAITERS,
     Action,
     Client,
@@ -213,7 +214,7 @@ class Resolver:
                 return self._replies.answer(query, client, "local", local_names.no_such_private_name())
             if not (zone.upstreams or zone.fallback):  # a Service without endpoints: it will have some again
                 return self._unasked(question, query, client, now, Ede.NOT_READY)
-            if len(self._lookups) >= MOST_LOOKUPS:
+            if len(self._lookups) >= MOST_LOOKUPS or zone.lookups >= MOST_LOOKUPS_OF_ZONE:
                 return self._overloaded(question, query, client, now)
             lookup = self._start(question, query, zone, now)
         else:
@@ -257,6 +258,7 @@ class Resolver:
             self.zones.plan(zone, self._random),
         )
         self._lookups[question] = lookup
+        zone.lookups += 1
         if self._policy.serialize and self._pairs.depends_on_a(lookup, now):
             lookup.held_until = now + self._policy.hold
             self._agenda.look_at(lookup.held_until, lookup)
@@ -405,6 +407,7 @@ class Resolver:
     def _finish(self, lookup: Lookup) -> None:
         lookup.done = True
         del self._lookups[lookup.question]
+        lookup.zone.lookups -= 1
         self._forwarder.finish(lookup)
 
     def _serve_stale(self, lookup: Lookup, now: float) -> None:

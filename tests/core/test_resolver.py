@@ -28,6 +28,19 @@ def test_too_many_different_questions_are_told_so(monkeypatch: pytest.MonkeyPatc
     assert asking.ask("n0.example", number=8) is None
 
 
+def test_a_zone_with_too_many_questions_leaves_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LOOKUPS_OF_ZONE", 2)
+    asking = Asking(DnsPolicy((Zone(".", ("192.0.2.1:53",)), Zone("cluster.local", ("192.0.2.2:53",)))))
+    assert asking.ask("n0.example") is None
+    assert asking.ask("n1.example") is None
+    assert asking.ask("n2.example") is not None
+    assert asking.ask("web.cluster.local") is None
+    asking.fail()
+    assert asking.ask("n3.example") is None
+    asking.wait(2.0)
+    assert {zone.lookups for zone in map(asking.resolver.zones.find, (b"\0", b"\7cluster\5local\0")) if zone} == {0}
+
+
 def test_too_many_clients_of_one_question_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITERS", 3)
     asking = Asking()
