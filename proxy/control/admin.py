@@ -4,9 +4,11 @@ No answer needs a worker to do anything, but `explain`.
 """
 
 import asyncio
+import logging
 import socket
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy import __version__
 from proxy.control import metrics
@@ -17,6 +19,7 @@ from proxy.control.state import State
 from proxy.core.explanation import question
 
 EXPLAIN_LIMIT = 5.0
+_log = logging.getLogger(__name__)
 _METRICS_TYPE = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
@@ -32,7 +35,7 @@ class Admin:
         for sock, verbs in ((tcp, False), (unix, True)):
             if sock is None:
                 continue
-            runner = web.AppRunner(self._application(verbs), access_log=None, shutdown_timeout=0.5)
+            runner = web.AppRunner(self._application(verbs), logger=_log, access_log=None, shutdown_timeout=0.5)
             await runner.setup()
             self._runners.append(runner)
             await web.SockSite(runner, sock).start()
@@ -101,6 +104,14 @@ class Admin:
 
 
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+def _ours_to_mend(record: logging.LogRecord) -> bool:
+    """What a client sent that is no HTTP got its 400; that is no news of ours."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log.addFilter(_ours_to_mend)
 
 
 def _verdict(reasons: list[str]) -> web.Response:

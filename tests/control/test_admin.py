@@ -153,6 +153,17 @@ async def test_verbs_are_only_on_the_unix_socket_of_its_owner(run: Served) -> No
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o600
 
 
+async def test_a_request_that_is_no_http_is_refused_and_not_logged(
+    run: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    for nonsense in (b"GARBAGE\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        reader, writer = await asyncio.open_unix_connection(str(run.path))
+        writer.write(nonsense)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    assert caplog.records == []
+
+
 async def test_the_page_shows_the_state_and_fetches_nothing(run: Served) -> None:
     run.configuration.status = lambda: {"error": "a.yaml:3:5: <dns>", "path": None}
     code, text = await run.get("/")
