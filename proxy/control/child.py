@@ -85,9 +85,9 @@ def how_it_ended(code: int) -> str:
 
 
 def _spawn(command: list[str], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    # A terminal, `timeout` and systemd tell every process to end; workers leave it to control, which drains them.
-    # The blocked mask is inherited over exec, and what came for us meanwhile is delivered on unblocking.
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # A terminal, `timeout` and systemd signal every process; workers leave it to control, which drains or configures
+    # them. The blocked mask is inherited over exec, and what came for us meanwhile is delivered on unblocking.
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sys.__stderr__, pass_fds=fds, env=_environment()

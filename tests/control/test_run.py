@@ -135,6 +135,16 @@ async def test_a_signal_to_all_of_its_processes_drains_like_one_to_control(
     assert not sidestep.lines("restarting")
 
 
+async def test_a_hangup_of_its_terminal_reloads_and_ends_no_worker(sidestep: Sidestep) -> None:
+    await sidestep.start()
+    worker = await sidestep.worker()
+    os.kill(worker, signal.SIGHUP)
+    sidestep.process.send_signal(signal.SIGHUP)
+    await sidestep.said("configuration reloaded")
+    assert (await sidestep.ask("www.example")).answer
+    assert await sidestep.worker() == worker
+
+
 async def test_a_second_signal_ends_it_at_once(sidestep: Sidestep, upstream: ScriptedUpstream) -> None:
     upstream.silent("slow.example")
     await sidestep.start()
