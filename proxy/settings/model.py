@@ -79,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(form.resolv_conf for form in forms if isinstance(form, ResolvConf)))
 
     def dns_policy(self, resolved: Mapping[str, tuple[str, ...]]) -> DnsPolicy:
-        """What the workers do, given the addresses in each of `resolv_conf_paths`.
+        """What each worker does, given the addresses in each of `resolv_conf_paths`; they share out the cache.
 
         Addresses that are our own listeners are left out. Raises KeyError for a path that isn't resolved, ValueError
         when DNS is off.
@@ -92,7 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 Zone(zone.suffix, self._others(_addresses(zone, resolved)), self._others(zone.fallback))
                 for zone in self._zones
             ),
-            cache_bytes=cache.size,
+            cache_bytes=cache.size // self.workers.dns,
             max_ttl=int(cache.max_ttl),
             negative_max_ttl=int(cache.negative_max_ttl),
             stale=int(cache.stale),

@@ -98,7 +98,7 @@ class Cache(Struct, frozen=True, kw_only=True):
     size: Annotated[
         int,
         Size("64KiB", "16GiB", "less holds no useful number of answers, more no node can spare"),
-        "Memory for answers, all zones together.",
+        "Memory for answers, all zones and workers together.",
     ] = 32 << 20
     max_ttl: Annotated[
         float,

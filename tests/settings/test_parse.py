@@ -229,3 +229,8 @@ def test_it_says_what_this_version_does_not_do_yet():
     ]
     others = parse("kubernetes: {server: https://192.0.2.1}\nendpoints_file: /tmp/e.yaml").not_yet
     assert [message.split(":")[0] for message in others] == ["kubernetes", "endpoints_file"]
+
+
+def test_workers_share_out_the_cache() -> None:
+    settings = parse("dns: {zones: [{suffix: ., upstreams: [192.0.2.1]}], cache: {size: 3MiB}}\nworkers: {dns: 3}")
+    assert settings.dns_policy({}).cache_bytes == 1 << 20
