@@ -106,6 +106,9 @@ class Forwarder:
         """The try ended without a reply; `reason` is one of `UPSTREAM_FAILED`'s."""
         _close(attempt)
         attempt.lookup.network_failed = True
+        if reason == "no_socket":  # we are short of something, which says nothing about the upstream
+            self._counts[UPSTREAM_FAILED.slot(reason)] += 1
+            return self._next_after_failure(attempt, now)
         return self._failed(attempt, reason, now)
 
     def overdue(self, attempt: Try, now: float) -> None:
@@ -208,7 +211,8 @@ class Forwarder:
 
     def _failed(self, attempt: Try, reason: str, now: float) -> Progress:
         self._counts[UPSTREAM_FAILED.slot(reason)] += 1
-        self._observe_failure(attempt.upstream, now)
+        if reason != "no_socket":  # that was for want of descriptors here
+            self._observe_failure(attempt.upstream, now)
         return self._next_after_failure(attempt, now)
 
     def _next_after_failure(self, attempt: Try, now: float) -> Progress:
