@@ -5,6 +5,7 @@ Each command imports what it needs, so that none waits for what another one does
 
 import errno
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -66,6 +67,9 @@ def main() -> None:
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="Default: text on a terminal, else JSON.")
 def run(config: Path | None, log_format: str | None) -> None:
     """Run the proxy until SIGTERM; without a file on 127.0.0.1:5300 and [::1]:5300."""
+    # Until the loop takes them: nothing serves yet, and PID 1 of a container would ignore a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from proxy import logs
     from proxy.control.service import serve
 

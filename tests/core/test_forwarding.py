@@ -146,3 +146,12 @@ def test_nobody_is_asked_more_often_over_tcp() -> None:
     assert [attempt.proto for attempt in asking.tries] == ["tcp"] * MOST_TRIES
     asking.answer(refusing("FORMERR"))
     assert len(asking.tries) == MOST_TRIES - 1
+
+
+@pytest.mark.parametrize(("reason", "down"), [("no_socket", False), ("refused", True)])
+def test_only_what_is_the_upstream_s_fault_takes_it_down(reason: str, down: bool) -> None:
+    asking = Asking()
+    for number in range(3):
+        asking.ask(f"n{number}.example")
+        asking.resolver.receive_failure(asking.tries[-1], reason, asking.now)
+    assert asking.resolver.zones.upstreams[0].down is down
