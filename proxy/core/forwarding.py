@@ -106,9 +106,6 @@ class Forwarder:
         """The try ended without a reply; `reason` is one of `UPSTREAM_FAILED`'s."""
         _close(attempt)
         attempt.lookup.network_failed = True
-        if reason == "no_socket":  # we are short of something, which says nothing about the upstream
-            self._counts[UPSTREAM_FAILED.slot(reason)] += 1
-            return self._next_after_failure(attempt, now)
         return self._failed(attempt, reason, now)
 
     def overdue(self, attempt: Try, now: float) -> None:

@@ -41,16 +41,6 @@ def test_a_zone_with_too_many_questions_leaves_room_for_another(monkeypatch: pyt
     assert {zone.lookups for zone in map(asking.resolver.zones.find, (b"\0", b"\7cluster\5local\0")) if zone} == {0}
 
 
-@pytest.mark.parametrize(("reason", "down"), [("refused", True), ("unreachable", True), ("no_socket", False)])
-def test_what_we_are_short_of_takes_no_upstream_down(reason: str, down: bool) -> None:
-    asking = Asking()
-    for number in range(5):
-        asking.ask(f"n{number}.example")
-        while asking.tries:
-            asking.fail(reason)
-    assert [upstream.down for upstream in asking.resolver.zones.upstreams] == [down]
-
-
 def test_too_many_clients_of_one_question_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITERS", 3)
     asking = Asking()
