@@ -136,7 +136,9 @@ class UdpListener(ABC):
         elif peer[1] == 0:
             self._counts[_PORT_ZERO] += 1
         else:
-            self._counts[_TRUNCATED] += truncated
+            if truncated:
+                self._counts[_TRUNCATED] += 1
+                query = query[:_HEADER_SIZE]  # what is left may look whole, but isn't what was sent
             answer = self._receive(query, UdpClient(self, peer, pktinfo))
             if answer is not None:
                 self.send(answer, peer, pktinfo)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from proxy.core.counters import DROPPED
+from proxy.worker.udp import SLOT_SIZE
 from tests import wire
 from tests.fakes import World
 
@@ -142,3 +143,15 @@ async def test_a_message_cut_short_by_the_end_of_the_stream_gets_no_reply(world:
     stub.writer.write_eof()
     async with asyncio.timeout(10):
         assert await stub.reader.read() == b""
+
+
+async def test_a_datagram_whose_beginning_is_a_whole_question_is_still_unparsable(world: World) -> None:
+    await world.start()
+    world.upstream.answer("www.example", "A", WWW)
+    shorter = wire.query(wire.opt(1232, wire.option(12)))
+    whole = wire.query(wire.opt(1232, wire.option(12, bytes(SLOT_SIZE - len(shorter)))))
+    assert len(whole) == SLOT_SIZE
+    assert wire.rcode_of(await world.exchange_wire(whole)) == 0
+    answer = await world.exchange_wire(whole + b"behind")
+    assert wire.rcode_of(answer) == FORMERR
+    assert wire.counts_of(answer) == (0, 0, 0, 0)
