@@ -38,6 +38,16 @@ def open_admin_unix(path: Path) -> socket.socket:
     return sock
 
 
+def close_admin_unix(sock: socket.socket, path: Path, inode: int) -> None:
+    """Stop listening and remove the file, unless another sidestep has put its own there."""
+    sock.close()
+    try:
+        if path.stat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        pass  # gone already, or its directory is; the next start removes a stale one
+
+
 def _remove_stale(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:

@@ -8,10 +8,11 @@ import logging
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import logs
-from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
+from proxy.control.admin_sockets import close_admin_unix, open_admin_tcp, open_admin_unix
 from proxy.control.child import WORKER_COMMAND
 from proxy.control.configuration import Configuration, load
 from proxy.control.errors import CannotRun
@@ -62,6 +63,7 @@ class Service:
         self._workers = Workers(self._sockets, log_format, worker_command)
         self._state = State(configuration, self._sockets, self._workers)
         self._admin_sockets: list[socket.socket] = []
+        self._admin_closers = ExitStack()
         self._files = WatchedFiles()
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -75,14 +77,17 @@ class Service:
         self._workers.make_room(now.workers)
         self._sockets.open(now.listen, now.workers)
         admin = now.settings.admin
-        self._admin_sockets.append(open_admin_tcp(admin.listen))
-        self._admin_sockets.append(open_admin_unix(Path(admin.socket)))
+        tcp = open_admin_tcp(admin.listen)
+        self._admin_closers.callback(tcp.close)
+        path = Path(admin.socket)
+        unix = open_admin_unix(path)
+        self._admin_closers.callback(close_admin_unix, unix, path, path.stat().st_ino)
+        self._admin_sockets = [tcp, unix]
 
     def close(self) -> None:
         self._sockets.close()
         self._workers.close()
-        for sock in self._admin_sockets:
-            sock.close()
+        self._admin_closers.close()
 
     async def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 128 and the signal's number when there was no time for it."""

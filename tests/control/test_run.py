@@ -209,6 +209,24 @@ def host_and_port(sidestep: Sidestep) -> tuple[str, int]:
     return host, int(port)
 
 
+async def test_a_stop_leaves_no_admin_socket(sidestep: Sidestep) -> None:
+    await sidestep.start()
+    assert sidestep.socket.is_socket()
+    sidestep.process.send_signal(signal.SIGTERM)
+    assert await sidestep.ended() == 0
+    assert not sidestep.socket.exists()
+
+
+async def test_a_stop_leaves_the_admin_socket_of_another_alone(sidestep: Sidestep) -> None:
+    await sidestep.start()
+    sidestep.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(str(sidestep.socket))
+        sidestep.process.send_signal(signal.SIGTERM)
+        assert await sidestep.ended() == 0
+        assert sidestep.socket.is_socket()
+
+
 async def test_two_workers_answer_on_one_address(sidestep: Sidestep) -> None:
     sidestep.write(workers={"dns": 2})
     await sidestep.start()
