@@ -200,15 +200,13 @@ class Forwarder:
     def _refused(self, attempt: Try, reason: str, now: float) -> Progress:
         """A reply that says "not by me". One broken name must not take its upstream down: it counts once."""
         name = attempt.lookup.question.name
-        if name != attempt.upstream.refused_name:
-            attempt.upstream.refused_name = name
-            return self._failed(attempt, reason, now)
-        self._counts[UPSTREAM_FAILED.slot(reason)] += 1
-        return self._next_after_failure(attempt, now)
+        known = name == attempt.upstream.refused_name
+        attempt.upstream.refused_name = name
+        return self._failed(attempt, reason, now, known=known)
 
-    def _failed(self, attempt: Try, reason: str, now: float) -> Progress:
+    def _failed(self, attempt: Try, reason: str, now: float, *, known: bool = False) -> Progress:
         self._counts[UPSTREAM_FAILED.slot(reason)] += 1
-        if reason != "no_socket":  # that was for want of descriptors here
+        if not known and reason != "no_socket":  # that was for want of descriptors here
             self._observe_failure(attempt.upstream, now)
         return self._next_after_failure(attempt, now)
 

@@ -25,7 +25,7 @@ _ALL_NAMES = 1024
 A, NS, CNAME, SOA, PTR, HINFO, AAAA, OPT, ANY = 1, 2, 5, 6, 12, 13, 28, 41, 255
 IN = 1
 
-QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+QR, TC, RD, RA, AD, CD = 0x8000, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 OPCODE = 0x7800
 DO = 0x8000
 
@@ -87,6 +87,11 @@ class Query:
     do: bool
     edns_options: bool
     """It carries EDNS options (a cookie, padding): its bytes won't come twice."""
+
+    @property
+    def do_cd(self) -> int:
+        """Bit 0 is DO, bit 1 is CD: what sets cache entries of one name and type apart."""
+        return self.do | (self.flags & CD) >> 3
 
 
 @dataclass(slots=True)

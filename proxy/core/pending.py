@@ -65,7 +65,6 @@ class Lookup:
     spelled: bytes
     """Name as the first client wrote it, type and class: sent upstream as it is."""
     zone: "Route"
-    started_at: float
     stale_at: float
     """When waiting clients get stale data if there is any (RFC 8767 5: the client response timer)."""
     deadline: float

@@ -25,7 +25,7 @@ from proxy.core.counters import (
 )
 from proxy.core.forwarding import Forwarder, Progress
 from proxy.core.lifetime import FIRST_FAILURE_TTL, LONGEST_FAILURE_TTL, STALE_RECHECK, Kind, Verdict
-from proxy.core.message import CD, IN, RD, A, Ede, Query, Rcode, Refusal, Sections, scan_query
+from proxy.core.message import IN, RD, A, Ede, Query, Rcode, Refusal, Sections, scan_query
 from proxy.core.pairs import Pairs
 from proxy.core.pending import (
     MOST_LOOKUPS,
@@ -173,7 +173,7 @@ class Resolver:
         local = local_names.answer(query.name, query.qtype)
         if local is not None:
             return self._replies.answer(query, client, "local", local)
-        do_cd = query.do | (query.flags & CD) >> 3
+        do_cd = query.do_cd
         entry = self.cache.fresh(query.name, query.qtype, do_cd, now)
         if entry is not None:
             return self._from_entry(query, client, entry, now)
@@ -252,7 +252,6 @@ class Resolver:
             question,
             query.wire[12 : query.question_end],
             zone,
-            now,
             now + self._policy.timeout * STALE_AFTER if stale is not None else 0.0,
             now + self._policy.timeout * ANSWER_WITHIN,
             self.zones.plan(zone, self._random),
@@ -272,7 +271,7 @@ class Resolver:
         return self._policy.prefetch and entry.renders >= PREFETCH_USES and entry.expires_at - now <= last
 
     def _prefetch(self, query: Query, now: float) -> None:
-        question = Question(query.name, query.qtype, query.do | (query.flags & CD) >> 3)
+        question = Question(query.name, query.qtype, query.do_cd)
         zone = self.zones.find(query.name)
         if question in self._lookups or len(self._lookups) * 2 > MOST_LOOKUPS or zone is None:
             return
