@@ -62,9 +62,14 @@ class Histogram:
         counts[self.base + last + 1] += int(seconds * 1_000_000) * times
 
 
+HEARTBEAT = 0
+"""CLOCK_MONOTONIC in nanoseconds, written by a worker's loop every 250 ms: no counter, but shared the same way.
+
+Every kind of worker has it in this slot."""
+
 _families: list[Family] = []
 _histograms: list[Histogram] = []
-_next_slot = 0
+_next_slot = HEARTBEAT + 1
 
 
 def _family(name: str, help_text: str, **labels: tuple[str, ...]) -> Family:
@@ -143,13 +148,11 @@ TCP_REFUSED = _family("dns_tcp_clients_refused", "TCP connections closed at once
 REQUEST_SECONDS = _histogram("dns_request_duration_seconds", "From reading a question to sending its answer.")
 UPSTREAM_SECONDS = _histogram("dns_upstream_duration_seconds", "From asking an upstream to its accepted answer.")
 
-HEARTBEAT = _next_slot
-"""CLOCK_MONOTONIC in nanoseconds, written by the worker's loop every 250 ms: no counter, but shared the same way."""
-CACHE_ENTRIES = _next_slot + 1
-CACHE_BYTES = _next_slot + 2
-IN_FLIGHT = _next_slot + 3
-TCP_CLIENTS = _next_slot + 4
-SLOTS = _next_slot + 5
+CACHE_ENTRIES = _next_slot
+CACHE_BYTES = _next_slot + 1
+IN_FLIGHT = _next_slot + 2
+TCP_CLIENTS = _next_slot + 3
+SLOTS = _next_slot + 4
 FAMILIES = tuple(_families)
 HISTOGRAMS = tuple(_histograms)
 

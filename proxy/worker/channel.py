@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from proxy.core.policy import DnsPolicy
+from proxy.core.policy import DnsPolicy, RelayPolicy
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -22,16 +22,26 @@ class Listener(msgspec.Struct, frozen=True):
 
     id: int
     address: str
-    transport: Literal["udp", "tcp"]
+    transport: Literal["udp", "tcp", "unixgram"]
+    relay: str = ""
+    """The name of the relay that it belongs to."""
 
 
 class Configure(msgspec.Struct, frozen=True, tag=True):
-    """All that a worker should serve from now on, whole. Sockets that are no longer listed get closed.
+    """All that a dns worker should serve from now on, whole. Sockets that are no longer listed get closed.
 
     The descriptors that ride along belong to the ids in `new`, in the same order.
     """
 
     policy: DnsPolicy
+    listeners: list[Listener]
+    new: list[int]
+
+
+class ConfigureRelays(msgspec.Struct, frozen=True, tag=True):
+    """The same for a relay worker; it comes again, whole, with every change of the endpoints."""
+
+    relays: list[RelayPolicy]
     listeners: list[Listener]
     new: list[int]
 
@@ -65,6 +75,35 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     upstreams: list[UpstreamReport]
 
 
+class FoldedValue(msgspec.Struct, frozen=True):
+    """One value that waits for an endpoint, as people read it."""
+
+    name: str
+    kind: str
+    value: str
+    suffix: str
+    """What followed the value: type, rate, tags."""
+    lines: int
+
+
+class RelayState(msgspec.Struct, frozen=True):
+    name: str
+    ejected: list[str]
+    """Endpoints that refused and are left out for now."""
+    limits: dict[str, int]
+    """The longest datagram that each endpoint's path takes."""
+    folded: list[FoldedValue]
+    """Some of what is folded, the newest last."""
+    malformed: list[str]
+    """The last lines that made no sense, printable."""
+
+
+class RelayReport(msgspec.Struct, frozen=True, tag=True):
+    """What a relay worker knows that no counter holds; sent when it has changed, at most every 500 ms."""
+
+    relays: list[RelayState]
+
+
 class Explained(msgspec.Struct, frozen=True, tag=True):
     """The steps of one question and the answer that its client would have got, if any."""
 
@@ -77,8 +116,8 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """Nothing is in flight any more; the worker exits now."""
 
 
-ToWorker = Configure | Drain | Explain
-ToControl = Ready | Report | Explained | Drained
+ToWorker = Configure | ConfigureRelays | Drain | Explain
+ToControl = Ready | Report | RelayReport | Explained | Drained
 
 PACKET_BYTES = 64_000
 """Well under the default SO_SNDBUF of 212,992, so that a packet can always be queued whole."""
