@@ -108,6 +108,30 @@ def pktinfo_message(pktinfo: bytes) -> tuple[int, int, bytes]:
     return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, pktinfo
 
 
+def receive_into(sock: socket.socket, buffer: memoryview, wildcard: bool) -> tuple[int, Peer, bytes, bool]:
+    """One datagram without batches: its size in `buffer`, its sender, the pktinfo for its reply, whether it was cut.
+
+    Raises OSError. On a `wildcard` socket `ask_for_destination` was called.
+    """
+    room = len(buffer)
+    if not wildcard:
+        # With MSG_TRUNC the kernel gives the datagram's length, not that of what it copied.
+        size, peer = sock.recvfrom_into(buffer, room, socket.MSG_TRUNC)
+        return min(size, room), peer, b"", size > room
+    size, control, flags, peer = sock.recvmsg_into([buffer], socket.CMSG_SPACE(20))
+    pktinfo = bytearray(control[0][2])
+    clear_interface(pktinfo)
+    return size, peer, bytes(pktinfo), bool(flags & socket.MSG_TRUNC)
+
+
+def send_from(sock: socket.socket, message: bytes, peer: Peer, pktinfo: bytes) -> None:
+    """Send one datagram, from the address in `pktinfo` unless it is empty. Raises OSError."""
+    if pktinfo:
+        sock.sendmsg([message], [pktinfo_message(pktinfo)], 0, peer)
+    else:
+        sock.sendto(message, peer)
+
+
 class DatagramSlots:
     """`count` slots of `size` bytes each, received into and answered from in place.
 
@@ -127,6 +151,8 @@ class DatagramSlots:
         self.starts = tuple(range(0, count * step, step))
         self._names = bytearray(_NAME_ROOM * count)
         name_size = 28 if self._ipv6 else 16
+        names = memoryview(self._names)
+        self._peer_names = [names[start : start + name_size] for start in range(0, len(names), _NAME_ROOM)]
         controls = bytearray(_CONTROL_ROOM * count)
         pktinfo_size = 0
         if is_wildcard(sock):
@@ -219,6 +245,10 @@ class DatagramSlots:
             return socket.inet_ntop(socket.AF_INET6, ip), port, flow, int.from_bytes(scope, sys.byteorder)
         port, ip = struct.unpack_from("!2xH4s", self._names, i * _NAME_ROOM)
         return socket.inet_ntop(socket.AF_INET, ip), port
+
+    def name(self, i: int) -> bytes:
+        """The sender's address as the kernel wrote it, for less than `peer` takes: the same for the same one."""
+        return bytes(self._peer_names[i])
 
     def pktinfo(self, i: int) -> bytes:
         """What a late reply to slot `i` is sent from; empty where the socket is bound to one address."""

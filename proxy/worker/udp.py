@@ -16,9 +16,9 @@ from proxy.worker.mmsg import (
     Peer,
     ask_for_destination,
     batches_work,
-    clear_interface,
     is_wildcard,
-    pktinfo_message,
+    receive_into,
+    send_from,
 )
 
 SLOT_SIZE = 2048
@@ -118,10 +118,7 @@ class UdpListener(ABC):
     def send(self, message: bytes, peer: Peer, pktinfo: bytes) -> bool:
         """Send one datagram; False, and counted as undelivered, when the kernel refuses it."""
         try:
-            if pktinfo:
-                self._sock.sendmsg([message], [pktinfo_message(pktinfo)], 0, peer)
-            else:
-                self._sock.sendto(message, peer)
+            send_from(self._sock, message, peer, pktinfo)
         except OSError:
             self._counts[_UNSENDABLE] += 1
             return False
@@ -271,7 +268,7 @@ class PlainListener(UdpListener):
     def drain(self) -> None:
         for _ in range(WAKE_UP_LIMIT):
             try:
-                size, peer, pktinfo, truncated = self._read()
+                size, peer, pktinfo, truncated = receive_into(self._sock, self._buffer, self._wildcard)
             except OSError:
                 return
             now = self._clock()
@@ -284,16 +281,6 @@ class PlainListener(UdpListener):
                 self._counts[variant.slot] += 1
                 self.send(query[:2] + variant.body, peer, pktinfo)
                 REQUEST_SECONDS.observe(self._counts, self._clock() - now)
-
-    def _read(self) -> tuple[int, Peer, bytes, bool]:
-        if not self._wildcard:
-            # With MSG_TRUNC the kernel gives the datagram's length, not that of what it copied.
-            size, peer = self._sock.recvfrom_into(self._buffer, SLOT_SIZE, socket.MSG_TRUNC)
-            return min(size, SLOT_SIZE), peer, b"", size > SLOT_SIZE
-        size, control, flags, peer = self._sock.recvmsg_into([self._buffer], socket.CMSG_SPACE(20))
-        pktinfo = bytearray(control[0][2])
-        clear_interface(pktinfo)
-        return size, peer, bytes(pktinfo), bool(flags & socket.MSG_TRUNC)
 
 
 def open_listener(
