@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check bench fuzz clean
+.PHONY: help run test check testbed bench fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -25,6 +25,9 @@ check: $(VENV)/.installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+testbed:  ## a real kube-apiserver and other servers that tests run against, built once into ~/.cache/sidestep
+	tests/testbed/build
 
 bench: $(VENV)/.installed  ## side by side with unbound, dnsmasq and CoreDNS, in one run
 	$(BIN)/python -m benchmarks $(ARGS)
