@@ -5,8 +5,9 @@ It never opens a socket to listen, and never starts anything.
 
 from pathlib import Path
 
+from proxy.documents.files import SettingsUnreadable
 from proxy.settings.checks import check
-from proxy.settings.files import SettingsUnreadable, read_text
+from proxy.settings.files import read_text
 from proxy.settings.kinds import Section
 from proxy.settings.loops import own_listener
 from proxy.settings.model import Settings, default_settings, json_schema, places

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from proxy.settings.files import SettingsUnreadable, read_bytes
+from proxy.documents.files import SettingsUnreadable, read_bytes
+from proxy.settings.reader import MOST_BYTES
 from proxy.settings.units import parse_address
 
 MOST_NAMESERVERS = 3
@@ -15,7 +16,7 @@ def read_resolv_conf(path: str | Path) -> list[str]:
     Raises SettingsUnreadable when it can't be read or names no server that could be asked.
     """
     servers: list[str] = []
-    content = read_bytes(path, "list addresses under upstreams instead")
+    content = read_bytes(path, "list addresses under upstreams instead", MOST_BYTES)
     for line in content.decode("latin-1").split("\n"):
         words = line.split()
         if not line.startswith("nameserver") or len(words) < 2 or words[0] != "nameserver":

@@ -3,6 +3,8 @@
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from proxy.documents.reader import shown as shown
+
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h|d)$"
@@ -23,11 +25,6 @@ _OTHER_UNITS = {
     **dict.fromkeys(("m", "mi", "mb", "mib"), "MiB"),
     **dict.fromkeys(("g", "gi", "gb", "gib"), "GiB"),
 }
-
-
-def shown(text: str) -> str:
-    """The text as an error quotes it: on one line and short."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def parse_duration(text: str) -> float:
