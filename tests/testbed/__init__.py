@@ -1,1 +1,1 @@
-"""A real control plane for tests: etcd and kube-apiserver as processes of this machine; `build` makes the programs."""
+"""A real control plane for tests: etcd and kube-apiserver as processes here; `build` makes the programs."""
