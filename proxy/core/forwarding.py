@@ -3,7 +3,7 @@
 It knows lookups and upstreams but neither clients nor the cache; the resolver decides what an outcome means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from proxy.core.agenda import Agenda
@@ -45,10 +45,22 @@ class Forwarder:
         self._policy = policy
         self.zones = Zones(policy, None)
 
-    def configure(self, policy: DnsPolicy) -> None:
-        """Take on a policy, keeping what is known of upstreams that stay."""
+    def configure(self, policy: DnsPolicy, lookups: Iterable[Lookup]) -> None:
+        """Take on a policy, keeping what is known of upstreams that stay.
+
+        Lookups in flight whose upstreams are other ones now ask those when their next turn comes.
+        """
         self._policy = policy
-        self.zones = Zones(policy, self.zones)
+        before, self.zones = self.zones, Zones(policy, self.zones)
+        for lookup in lookups:
+            old, new = before.find(lookup.question.name), self.zones.find(lookup.question.name)
+            if new is None or old is None:
+                continue
+            lookup.zone = new
+            new.lookups += 1
+            if (old.upstreams, old.fallback) != (new.upstreams, new.fallback):
+                lookup.plan = self.zones.plan(new, self._random)
+                self._agenda.look_at(lookup.due(), lookup)
 
     def ask_next(self, lookup: Lookup, now: float) -> Progress:
         """Ask the next upstream of the plan if its turn has come; `lookup.next_at` says when the next turn is."""

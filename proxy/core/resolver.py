@@ -78,7 +78,7 @@ class Resolver:
     def configure(self, policy: DnsPolicy) -> None:
         """Take on a policy; the cache, what is in flight and what is known of upstreams that stay are kept."""
         self._policy = policy
-        self._forwarder.configure(policy)
+        self._forwarder.configure(policy, self._lookups.values())
         self.cache.resize(policy.cache_bytes, policy.stale)
 
     @property
