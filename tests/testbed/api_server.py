@@ -35,7 +35,7 @@ class RealApiServer:
     async def open(self) -> None:
         """Remove what an earlier test left, and take a token."""
         await self._in_thread(self._clean)
-        self._role = await self._ask("GET", _ROLE)
+        self._role = await self.ask("GET", _ROLE)
         self._audited = self._plane.audit_log.stat().st_size
         self._token_file.write_text(await self._in_thread(self._plane.account_token))
 
@@ -56,30 +56,31 @@ class RealApiServer:
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.to_thread(function, *arguments)
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return await asyncio.to_thread(self._plane.ask, method, path, body)
+    async def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
+        """One request, see `ControlPlane.ask`."""
+        return await asyncio.to_thread(self._plane.ask, method, path, body, token=token)
 
     async def put(self, manifest: Mapping[str, Any]) -> str:
         group, plural = _RESOURCES[manifest["kind"]]
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         collection = f"{group}/namespaces/{namespace}/{plural}"
         try:
-            stored = await self._ask("PUT", f"{collection}/{name}", manifest)
+            stored = await self.ask("PUT", f"{collection}/{name}", manifest)
         except Refused as refused:
             if refused.status != 404:
                 raise
             try:
-                stored = await self._ask("POST", collection, manifest)
+                stored = await self.ask("POST", collection, manifest)
             except Refused as refused:
                 if refused.status != 404:
                     raise
-                await self._ask("POST", PATHS["Namespace"], {"metadata": {"name": namespace}})
-                stored = await self._ask("POST", collection, manifest)
+                await self.ask("POST", PATHS["Namespace"], {"metadata": {"name": namespace}})
+                stored = await self.ask("POST", collection, manifest)
         return str(stored["metadata"]["resourceVersion"])
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
         group, plural = _RESOURCES[kind]
-        await self._ask("DELETE", f"{group}/namespaces/{namespace}/{plural}/{name}")
+        await self.ask("DELETE", f"{group}/namespaces/{namespace}/{plural}/{name}")
 
     async def compact(self) -> None:
         await self._in_thread(self._plane.compact)
@@ -112,8 +113,8 @@ class RealApiServer:
     async def rotate_token(self) -> None:
         """The account is made anew, which ends all its tokens. The restart is because the server believes a token for
         10 s more after it saw that it was good."""
-        await self._ask("DELETE", _ACCOUNT)
-        await self._ask("POST", PATHS["ServiceAccount"], {"metadata": {"name": "sidestep", "namespace": NAMESPACE}})
+        await self.ask("DELETE", _ACCOUNT)
+        await self.ask("POST", PATHS["ServiceAccount"], {"metadata": {"name": "sidestep", "namespace": NAMESPACE}})
         token = await self._in_thread(self._plane.account_token)
         fresh = self._token_file.with_suffix(".new")
         fresh.write_text(token)
@@ -122,7 +123,7 @@ class RealApiServer:
         await self.start()
 
     async def forbid(self, verb: str, resource: str) -> None:
-        rules = (await self._ask("GET", _ROLE))["rules"]
+        rules = (await self.ask("GET", _ROLE))["rules"]
         for rule in rules:
             if resource in rule["resources"]:
                 rule["verbs"] = [one for one in rule["verbs"] if one != verb]
@@ -130,15 +131,15 @@ class RealApiServer:
         await self._in_thread(self._until_allowed, verb, resource, False)
 
     async def allow(self, verb: str, resource: str) -> None:
-        rules = (await self._ask("GET", _ROLE))["rules"]
+        rules = (await self.ask("GET", _ROLE))["rules"]
         rules.append({"apiGroups": [_GROUPS[resource]], "resources": [resource], "verbs": [verb]})
         await self._write_role(rules)
         await self._in_thread(self._until_allowed, verb, resource, True)
 
     async def _write_role(self, rules: Any) -> None:
-        role = await self._ask("GET", _ROLE)
+        role = await self.ask("GET", _ROLE)
         if role["rules"] != rules:
-            await self._ask("PUT", _ROLE, {**role, "rules": rules})
+            await self.ask("PUT", _ROLE, {**role, "rules": rules})
 
     def _until_allowed(self, verb: str, resource: str, allowed: bool) -> None:
         """Until the authorizer has seen the new role."""
