@@ -1,6 +1,6 @@
 """etcd and kube-apiserver, started, stopped, frozen and asked. Nothing else runs: no controller, no node.
 
-Slices and Services are what a test writes. The server is on loopback unless told otherwise.
+Slices and Services are what a test writes.
 """
 
 import base64
@@ -57,22 +57,27 @@ class Refused(Exception):
 class ControlPlane:
     """One etcd and one kube-apiserver over `directory`, with `deploy/base`'s account and role in it.
 
-    `address` is where it serves, not a loopback one if something in another network namespace is to reach it.
+    `etcd`: the path of another etcd than the one of the test bed.
     """
 
-    def __init__(self, directory: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, directory: Path, etcd: str | None = None) -> None:
         self.directory = directory
-        self.port = peers.free_port(address)
-        self.url = f"https://{address}:{self.port}"
+        self.port = peers.free_port()
+        self.url = f"https://127.0.0.1:{self.port}"
         self.ca_file = directory / "tls/apiserver.crt"
         """Its certificate with the CA that signed it."""
         self.admin_token = secrets.token_hex(16)
         self.audit_log = directory / "audit.log"
         """What the DaemonSet's account asked for: a JSON object a line."""
-        self._address = address
         self._etcd_data = directory / "etcd"
         self._copy = directory / "etcd.copy"
         self._etcd_ports = peers.free_port(), peers.free_port()
+        self._etcd_program = etcd or peers.find("etcd") or "etcd"
+        # As kubeadm sets it. Without it (Debian's etcd doesn't know it), versions stand still while no slice of the
+        # cluster changes, and no bookmark comes then: one is only sent for a newer version than the watch began with.
+        told = subprocess.run([self._etcd_program, "--help"], capture_output=True, text=True)
+        interval = "--watch-progress-notify-interval"
+        self._progress = [f"{interval}=5s"] if f" {interval} " in told.stdout + told.stderr else []
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -89,7 +94,7 @@ class ControlPlane:
     def start_etcd(self) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in self._etcd_ports)
         self._etcd = self._run(
-            "etcd",
+            self._etcd_program,
             f"--data-dir={self._etcd_data}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
@@ -99,18 +104,18 @@ class ControlPlane:
             "--heartbeat-interval=20",
             "--election-timeout=200",
             "--log-level=error",
+            *self._progress,
         )
 
     def start_server(self) -> None:
         """Start kube-apiserver and come back at once; `wait_until_ready` says when it serves."""
         self._server = self._run(
-            "kube-apiserver",
+            peers.find("kube-apiserver") or "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self._etcd_ports[0]}",
             "--etcd-compaction-interval=0",  # tests say when
-            f"--bind-address={self._address}",
+            "--bind-address=127.0.0.1",
             f"--secure-port={self.port}",
-            # A loopback address is refused here, and nobody connects to it.
-            f"--advertise-address={'192.0.2.1' if self._address.startswith('127.') else self._address}",
+            "--advertise-address=192.0.2.1",  # a loopback one is refused; nobody connects to it
             "--endpoint-reconciler-type=none",
             f"--cert-dir={self.ca_file.parent}",
             f"--service-account-key-file={self.directory / 'account.key'}",
@@ -125,9 +130,9 @@ class ControlPlane:
 
     def _run(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
         # It must not outlive a test run that was killed. (The kernel means the thread: start it from the main one.)
-        with (self.directory / f"{program}.log").open("ab") as log:
+        with (self.directory / f"{Path(program).name}.log").open("ab") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", peers.find(program) or program, *arguments],
+                ["setpriv", "--pdeathsig", "KILL", "--", program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -233,9 +238,9 @@ def _kill(process: "subprocess.Popen[bytes] | None") -> None:
 
 
 @contextmanager
-def running(directory: Path, address: str = "127.0.0.1") -> Iterator[ControlPlane]:
+def running(directory: Path, etcd: str | None = None) -> Iterator[ControlPlane]:
     """A control plane with `deploy/base`'s namespace, account and role, ready; all of it ends with the context."""
-    plane = ControlPlane(directory, address)
+    plane = ControlPlane(directory, etcd)
     plane.prepare()
     try:
         plane.start_etcd()

@@ -1,4 +1,4 @@
-"""A network namespace of a test's own, with a pod network that is wholly local, and sockets inside it for this process.
+"""A network namespace of a test's own with a wholly local pod network, and sockets inside it for this process.
 
 It hangs on one process that reads from this one, so it is gone when this process is. Needs root and Linux.
 """
