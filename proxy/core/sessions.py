@@ -54,6 +54,10 @@ class Sessions(Generic[S]):
                 return kept.session
         return None
 
+    def end(self, key: Hashable) -> None:
+        """The session of `key` is over."""
+        del self._sessions[key]
+
     def expire(self, now: float) -> list[S]:
         """Those that were idle for too long."""
         ended = []

@@ -7,11 +7,8 @@ import asyncio
 import resource
 import secrets
 import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from random import random
-from typing import Protocol
 
 from proxy.core.cache import Cache, Journal
 from proxy.core.counters import CACHE_BYTES, CACHE_ENTRIES, IN_FLIGHT, RECEIVED, Counts
@@ -19,6 +16,7 @@ from proxy.core.pending import Ask, Client, Forget, Probe, Reply, Try
 from proxy.core.policy import DnsPolicy
 from proxy.core.resolver import Resolver
 from proxy.core.upstreams import Upstream
+from proxy.worker.clock import Alarm, Clock
 from proxy.worker.probe import probe
 from proxy.worker.tcp import TcpClients, TcpListener
 from proxy.worker.tcp_connection import TcpLimits
@@ -30,34 +28,6 @@ PROBE_TIMEOUT = 1.0
 DRAIN_LIMIT = 2.0
 """How long answers may still go out after the last question was read."""
 _DRAIN_POLL = 0.01
-
-
-class Cancellable(Protocol):
-    """A timer that can be taken back."""
-
-    def cancel(self) -> None:
-        """Don't call."""
-
-
-class Clock(Protocol):
-    """Monotonic time and one-shot timers on it; a test moves it by hand."""
-
-    def now(self) -> float:
-        """Seconds."""
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Cancellable:
-        """Call back once `now` has reached `when`."""
-
-
-class LoopClock:
-    """The machine's monotonic clock. uvloop's own stands still for as long as a callback runs."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.now = time.monotonic
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Cancellable:
-        return self._loop.call_later(max(0.0, when - self.now()), callback)
 
 
 class DnsWorker:
@@ -84,8 +54,7 @@ class DnsWorker:
         self._udp: dict[int, socket.socket] = {}
         self._tcp: dict[int, TcpListener] = {}
         self._probes: set[asyncio.Task[None]] = set()
-        self._timer: Cancellable | None = None
-        self._timer_at = float("inf")
+        self._alarm = Alarm(clock, self._expire)
 
     def configure(self, policy: DnsPolicy) -> None:
         """Take on a new policy; cache and questions in flight stay."""
@@ -137,8 +106,7 @@ class DnsWorker:
             task.cancel()
         self._upstream.close()
         self._tcp_clients.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
 
     def write_gauges(self) -> None:
         """Put into shared memory what is no counter."""
@@ -172,7 +140,6 @@ class DnsWorker:
         self._act()
 
     def _expire(self) -> None:
-        self._timer_at = float("inf")
         self.resolver.expire(self._clock.now())
         self._act()
 
@@ -191,12 +158,7 @@ class DnsWorker:
                     task = self._loop.create_task(self._probe(action.upstream, action.message))
                     self._probes.add(task)
                     task.add_done_callback(self._probes.discard)
-        deadline = self.resolver.deadline()
-        if deadline is not None and deadline < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = deadline
-            self._timer = self._clock.call_at(deadline, self._expire)
+        self._alarm.ring_at(self.resolver.deadline())
 
     async def _probe(self, upstream: Upstream, message: bytes) -> None:
         answer = await probe(upstream.address, message, PROBE_TIMEOUT)

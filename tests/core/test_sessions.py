@@ -69,3 +69,11 @@ def test_it_ends_all():
     kept.add("b", "B", 0.0)
     assert kept.clear() == ["A", "B"]
     assert len(kept) == 0
+
+
+def test_it_ends_one():
+    kept = sessions()
+    kept.add("a", "A", 0.0)
+    kept.end("a")
+    assert kept.use("a", 0.0) is None
+    assert kept.deadline() is None
