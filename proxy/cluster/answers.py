@@ -1,0 +1,59 @@
+"""What the API server's answers have in common: lists, `Status`, and failure as an error."""
+
+import msgspec
+
+
+class ApiError(Exception):
+    """A request failed; the text names the URL. `reason` is a short word to count by."""
+
+    def __init__(self, text: str, reason: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        """`credentials`, `connection`, `timeout`, `silence`, `half_line`, `line_too_long`, `too_long`, `not_json`,
+        `other_kind`, or what the server says: `status`, `expired`, `too_large_version`."""
+        self.status = status
+        """The HTTP or `Status` code, 0 where there is none."""
+        self.retry_after = retry_after
+
+
+class ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class SliceList(msgspec.Struct, rename="camel"):
+    """An EndpointSliceList, its items as they came."""
+
+    kind: str
+    metadata: ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+class Cause(msgspec.Struct):
+    reason: str = ""
+
+
+class StatusDetails(msgspec.Struct, rename="camel"):
+    causes: list[Cause] | None = None
+    retry_after_seconds: int = 0
+
+
+class Status(msgspec.Struct):
+    """How the server says no."""
+
+    kind: str
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: StatusDetails | None = None
+
+    def as_error(self, where: str, reason: str = "status", retry_after: float | None = None) -> ApiError:
+        """`reason` counts unless the `Status` is of a kind that has its own."""
+        details = self.details or StatusDetails()
+        too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in details.causes or ()) or (
+            "Too large resource version" in self.message
+        )
+        reason = "expired" if self.code == 410 else "too_large_version" if too_large else reason
+        wait = retry_after if retry_after is not None else float(details.retry_after_seconds) or None
+        text = f"{where}: {self.code} {self.reason}: {self.message[:300]}"
+        return ApiError(text, reason, status=self.code, retry_after=wait)
