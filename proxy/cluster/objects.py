@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from proxy.documents.reader import shown
+from proxy.documents.reader import joined, shown
 
 MOST_FLAWS = 20
 """Of one object; who made twenty mistakes in it made the rest in the same way."""
@@ -195,7 +195,7 @@ def dotted(way: Way) -> str:
     """`endpoints[3].addresses[0]`."""
     text = ""
     for step in way:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        text = f"{text}[{step}]" if isinstance(step, int) else joined(text, step)
     return text
 
 

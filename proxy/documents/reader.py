@@ -3,20 +3,24 @@
 Only the node tree of PyYAML is used, never its objects, so a tag can't construct anything and an alias costs nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MOST_PROBLEMS = 200
 MOST_DEPTH = 20
+MOST_MERGED = 50_000
+"""Keys that merge keys (`<<`) may bring in one file; chains of them grow with the square of its size."""
 
 TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 WHOLE_FILE = "(file)"
 """Stands for the key in an error that belongs to none."""
+
+_Nodes = TypeVar("_Nodes")
 
 
 class SettingsError(Exception):
@@ -57,6 +61,7 @@ class Reading:
         self.problems: list[Problem] = []
         self._entries: dict[int, dict[str, Entry]] = {}
         self._open: set[int] = set()
+        self._merged_keys = 0
 
     def problem(self, node: Node, key: str, reason: str) -> None:
         """Note a problem. Raises SettingsError when there are so many that no one reads further."""
@@ -79,19 +84,30 @@ class Reading:
 
     def compose(self, text: str) -> Node | None:
         """The root of the only document in `text`, None when empty. Raises SettingsError for what isn't YAML."""
+        return self._loaded(_Loader, text, _single_node)
+
+    def stream(self, text: str) -> list[Node]:
+        """The roots of all documents in `text`. Raises SettingsError for what isn't YAML.
+
+        For large files: libyaml scans it where PyYAML has that, and says what is wrong in its own words.
+        """
+        return self._loaded(_StreamLoader, text, _all_nodes)
+
+    def _loaded(self, load: Callable[[str], Any], text: str, compose: Callable[[Any], _Nodes]) -> _Nodes:
         try:
-            loader = _Loader(text)
+            loader = load(text)
         except yaml.reader.ReaderError as error:
             raise self._unreadable_character(text, error) from None
         try:
-            return loader.get_single_node()
+            return compose(loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line, mark.column) if mark else (0, 0)
             self.problem_at(line, column, WHOLE_FILE, _syntax_reason(error, line, text))
         except (ValueError, OverflowError):
             # PyYAML lets chr() and int() fail on escapes such as \UFFFFFFFF and on %YAML versions.
-            self.problem_at(loader.line, loader.column, WHOLE_FILE, "YAML: a number here is out of range")
+            line, column = getattr(loader, "line", 0), getattr(loader, "column", 0)
+            self.problem_at(line, column, WHOLE_FILE, "YAML: a number here is out of range")
         finally:
             loader.dispose()
         raise SettingsError(self.problems)
@@ -142,6 +158,10 @@ class Reading:
                 self.problem(node, joined(key, "<<"), f"merged more than {MOST_DEPTH} deep")
             else:
                 merged.append(self.entries(mapping, key))
+                self._merged_keys += len(merged[-1])
+                if self._merged_keys > MOST_MERGED:
+                    self.problem(node, joined(key, "<<"), f"merge keys bring more than {MOST_MERGED} keys")
+                    raise SettingsError(self.problems)
         return merged
 
     def _unreadable_character(self, text: str, error: yaml.reader.ReaderError) -> SettingsError:
@@ -153,19 +173,51 @@ class Reading:
         return SettingsError(self.problems)
 
 
-class _Loader(yaml.SafeLoader):
-    """The pure Python loader, with a bound to its recursion."""
+def _single_node(loader: Any) -> Node | None:
+    node: Node | None = loader.get_single_node()
+    return node
+
+
+def _all_nodes(loader: Any) -> list[Node]:
+    nodes = []
+    while loader.check_node():
+        nodes.append(loader.get_node())
+    return nodes
+
+
+class _Bounded(yaml.composer.Composer):
+    """Composes nodes with a bound to its recursion."""
 
     _depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         if self._depth >= MOST_DEPTH:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark  # type: ignore[attr-defined]
             raise yaml.composer.ComposerError(None, None, f"nested more than {MOST_DEPTH} deep", mark)
         self._depth += 1
         node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Loader(_Bounded, yaml.SafeLoader):
+    """All of it in Python."""
+
+
+if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
+
+    class _StreamLoader(_Bounded, CParser, yaml.resolver.Resolver):
+        """Events from libyaml, nodes from Python."""
+
+        def __init__(self, text: str) -> None:
+            # libyaml tells the place of a character in bytes, and takes some that YAML doesn't allow.
+            yaml.reader.Reader(text)
+            CParser.__init__(self, text)
+            yaml.composer.Composer.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+else:
+    _StreamLoader = _Loader  # type: ignore[misc, assignment]
 
 
 def shown(text: str) -> str:
