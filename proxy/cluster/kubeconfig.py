@@ -2,14 +2,16 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+import msgspec
 
 from proxy.cluster.access import Access, AccessError, checked_server
+from proxy.documents.files import SettingsUnreadable, read_text
+from proxy.documents.reader import Reading, SettingsError
+from proxy.documents.values import PlainValues
 
 MOST_BYTES = 1024 * 1024
 _UNSUPPORTED_CLUSTER = {
@@ -83,21 +85,19 @@ class _Kubeconfig:
         )
 
     def _load(self) -> Mapping[str, Any]:
+        reading = Reading(str(self._path))
         try:
-            with open(self._path, "rb") as file:
-                text = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise AccessError(f"cannot read {self._path}: {(error.strerror or str(error)).lower()}") from error
-        if len(text) > MOST_BYTES:
-            raise AccessError(f"{self._path}: it has over {MOST_BYTES // 1024} KiB; name another file")
-        try:
-            content = _parsed(text)
-        except yaml.MarkedYAMLError as error:
-            # Not the error itself: it quotes the file, and tokens with it.
-            line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise AccessError(f"{self._path}: this is no YAML or JSON{line}: {error.problem}") from None
-        except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
-            raise AccessError(f"{self._path}: this is no YAML or JSON") from None
+            text = read_text(self._path, "check kubernetes.kubeconfig", MOST_BYTES)
+            content = _from_json(text)
+            if content is None:
+                documents = reading.stream(text)
+                content = PlainValues(reading).of(documents[0], "") if documents else None
+            if reading.problems:
+                raise SettingsError(reading.problems)
+        except SettingsUnreadable as error:
+            raise AccessError(str(error)) from error
+        except SettingsError as error:
+            raise AccessError(str(error.problems[0])) from None
         if not isinstance(content, dict):
             raise AccessError(f"{self._path}: this is no kubeconfig; name a file such as ~/.kube/config")
         return content
@@ -152,11 +152,11 @@ class _Kubeconfig:
         return AccessError(f"{self._path}: {key}: {reason}")
 
 
-def _parsed(text: bytes) -> Any:
-    if text.lstrip().startswith(b"{"):
-        # JSON may have tabs between its tokens, YAML 1.1 may not.
-        try:
-            return json.loads(text)
-        except ValueError:
-            pass
-    return yaml.safe_load(text)
+def _from_json(text: str) -> Any:
+    """Its value, None if it isn't JSON. JSON may have tabs between its tokens, YAML 1.1 may not."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -222,22 +222,41 @@ class TestKubeconfig:
     def test_it_refuses_values_that_can_not_be_meant(self, tmp_path, cluster, user, said):
         assert refusal(kubeconfig(tmp_path, cluster, user)).startswith(said)
 
-    @pytest.mark.parametrize("text", ["a: [", "\x00", "a: !!python/name:os.system x", "[" * 5000, "a: *b", '{"a": '])
-    def test_it_refuses_what_is_no_yaml(self, tmp_path, text):
-        assert refusal(kubeconfig(tmp_path, text=text)).startswith("this is no YAML or JSON")
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("a: [", "2:1: (file): YAML: "),
+            ("\x00", "1:1: (file): found the character U+0000"),
+            ("a: !!python/name:os.system x", "1:4: a: found the tag"),
+            ("[" * 5000, "1:21: (file): YAML: nested more than 20 deep"),
+            ("a: *b", "1:4: (file): YAML: found undefined alias"),
+            ('{"a": ', "2:1: (file): YAML: "),
+            ("a: 1\na: 2", "2:1: a: repeated key"),
+        ],
+    )
+    def test_it_says_where_a_file_is_no_yaml(self, tmp_path, text, said):
+        path = kubeconfig(tmp_path, text=text)
+        with pytest.raises(AccessError) as caught:
+            from_kubeconfig(path)
+        assert str(caught.value).startswith(f"{path}:{said}")
 
     def test_it_quotes_nothing_of_a_file_that_is_no_yaml(self, tmp_path):
-        assert "secret" not in refusal(kubeconfig(tmp_path, text="token: secret: secret"))
+        path = kubeconfig(tmp_path, text="token: secret: secret")
+        with pytest.raises(AccessError, match=r":1:14: \(file\): YAML: mapping values") as caught:
+            from_kubeconfig(path)
+        assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize("text", ["", "hello", "[]"])
     def test_it_refuses_another_kind_of_file(self, tmp_path, text):
         assert refusal(kubeconfig(tmp_path, text=text)).startswith("this is no kubeconfig")
 
     def test_it_refuses_a_huge_file(self, tmp_path):
-        assert "it has over 1024 KiB" in refusal(kubeconfig(tmp_path, text="#" * (MOST_BYTES + 1)))
+        path = kubeconfig(tmp_path, text="#" * (MOST_BYTES + 1))
+        with pytest.raises(AccessError, match=f"cannot read {path}: it has over 1024 KiB"):
+            from_kubeconfig(path)
 
     def test_it_names_a_file_that_can_not_be_read(self, tmp_path):
-        with pytest.raises(AccessError, match=f"cannot read {tmp_path / 'none'}: no such file or directory"):
+        with pytest.raises(AccessError, match=f"cannot read {tmp_path / 'none'}: there is no such file; check"):
             from_kubeconfig(tmp_path / "none")
 
 
