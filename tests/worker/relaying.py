@@ -24,16 +24,17 @@ class Peer:
         self.sources: list[Any] = []
         self._arrived = asyncio.Event()
         sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._read)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self.read)
 
     @property
     def address(self) -> str:
         ip, port = self.sock.getsockname()[:2]
         return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take all that has come."""
         try:
-            while True:
+            while self.sock.fileno() >= 0:
                 datagram, source = self.sock.recvfrom(300_000)
                 self.got.append(datagram)
                 self.sources.append(source)
@@ -83,6 +84,7 @@ class Relaying:
         )
         self.listeners: list[Listener] = []
         self.peers: list[Peer] = []
+        self._closed = False
         self.configure()
 
     def configure(self, *endpoints: "Peer | str", **changes: Any) -> None:
@@ -127,11 +129,14 @@ class Relaying:
         return self._keep(Peer(sock))
 
     async def settle(self, server: tuple[str, int]) -> None:
-        """Return when everything sent to a listener before has been read, and what it led to was sent."""
-        stub = self.client(server)
-        stub.sock.send(PROBE.encode())
-        await stub.received(1)
+        """Return when everything sent to a listener before has been read, and what it led to has arrived."""
+        stub = self.client(server, "::1" if ":" in server[0] else "127.0.0.1")
+        for turn in range(3):  # a refusal is read in a turn of its own
+            stub.sock.send(PROBE.encode())
+            await stub.received(turn + 1)
         self._forget(stub)
+        for peer in self.peers:
+            peer.read()
 
     def count(self, name: str) -> int:
         """What the ledger has under this name."""
@@ -152,10 +157,21 @@ class Relaying:
     def state(self) -> RelayState:
         return self.worker.states()[0]
 
+    async def stop(self) -> None:
+        """What SIGTERM does."""
+        await self.worker.drain()
+        self._close_worker()
+
     def close(self) -> None:
-        self.worker.close()
+        """Close everything."""
+        self._close_worker()
         for peer in self.peers:
             peer.close()
+
+    def _close_worker(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.worker.close()
 
     def _keep(self, peer: Peer) -> Peer:
         self.peers.append(peer)
