@@ -66,7 +66,7 @@ def main() -> None:
 @_config
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="Default: text on a terminal, else JSON.")
 def run(config: Path | None, log_format: str | None) -> None:
-    """Run the proxy until SIGTERM; without a file on 127.0.0.1:5300 and [::1]:5300."""
+    """Run the proxy until SIGTERM; without a file DNS on 127.0.0.1:5300 and [::1]:5300, StatsD on 127.0.0.1:8125."""
     # Until the loop takes them: nothing serves yet, and PID 1 of a container would ignore a SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -161,14 +161,21 @@ def top(config: Path | None, output: str, count: int | None) -> None:
 @main.command()
 @_config
 @_output
-@click.argument("name")
+@click.argument("name", required=False)
 @click.argument("qtype", metavar="[TYPE]", default="A")
-def explain(config: Path | None, output: str, name: str, qtype: str) -> None:
+@click.option("--statsd", metavar="LINE", help="A StatsD line in place of NAME: where would it go?")
+def explain(config: Path | None, output: str, name: str | None, qtype: str, statsd: str | None) -> None:
     """Ask NAME through the running proxy and print each step."""
+    if (name is None) == (statsd is None):
+        raise click.UsageError("name what to ask for, or give a line with --statsd")
     client = _client(config)
-    answer = client.explain(name, qtype.upper())
+    answer = client.explain_statsd(statsd) if statsd is not None else client.explain(str(name), qtype.upper())
     if output == "json":
         click.echo(json.dumps(answer, indent=2))
+    elif statsd is not None:
+        for relay in answer["relays"]:
+            for step in relay["steps"]:
+                click.echo(f"{relay['name']}: {step}")
     else:
         for step in answer["steps"]:
             click.echo(step)

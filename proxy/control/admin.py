@@ -6,12 +6,14 @@ No answer needs a worker to do anything, but `explain`.
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy import __version__
 from proxy.control import metrics
+from proxy.control.explain_statsd import explain_line
 from proxy.control.page import page
 from proxy.control.probe import Readiness
 from proxy.control.records import records
@@ -59,18 +61,25 @@ class Admin:
         )
         if verbs:
             application.add_routes([web.post("/explain", self._explain)])
+            application.add_routes([web.post("/explain-statsd", self._explain_statsd)])
         return application
 
     async def _page(self, _: web.Request) -> web.Response:
-        text = page(self._state.status(), await self._readiness.failures(), self._state.history.rates)
+        text = page(self._state.status(), await self._not_ready(), self._state.history.rates)
         return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _verdict(self._state.unhealthy())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        failures = await self._readiness.failures()
-        return _verdict([f"{listener}: {reason}" for listener, reason in failures.items()])
+        failures = await self._not_ready()
+        reasons = [f"{what}: {reason}" for what, reason in failures.items()]
+        return _verdict(reasons, self._state.endpoints.notes())
+
+    async def _not_ready(self) -> dict[str, str]:
+        """Reasons by listener, and under `endpoints` why none are known yet."""
+        unknown = self._state.endpoints.unknown()
+        return await self._readiness.failures() | ({"endpoints": unknown} if unknown else {})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         coredns = "coredns" in request.query.getall("names", [])
@@ -94,13 +103,20 @@ class Admin:
             return web.json_response({"error": str(error)}, status=400)
         try:
             async with asyncio.timeout(EXPLAIN_LIMIT):
-                explained = await self._state.workers.explain(name, qtype)
+                explained = await self._state.dns.explain(name, qtype)
         except LookupError as error:
             return web.json_response({"error": str(error)}, status=503)
         except TimeoutError:
             return web.json_response({"error": f"no answer within {EXPLAIN_LIMIT:g} s"}, status=504)
         shown = records(explained.answer) if explained.answer else []
         return web.json_response({"name": name, "type": qtype, "steps": explained.steps, "records": shown})
+
+    async def _explain_statsd(self, request: web.Request) -> web.Response:
+        try:
+            line = str((await request.json())["line"])
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"error": 'send {"line": LINE}'}, status=400)
+        return web.json_response({"line": line, "relays": explain_line(line, self._state.relay_status())})
 
 
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -114,7 +130,7 @@ def _ours_to_mend(record: logging.LogRecord) -> bool:
 _log.addFilter(_ours_to_mend)
 
 
-def _verdict(reasons: list[str]) -> web.Response:
-    if reasons:
-        return web.json_response({"status": "unavailable", "reasons": reasons}, status=503)
-    return web.json_response({"status": "ok"})
+def _verdict(reasons: list[str], notes: Sequence[str] = ()) -> web.Response:
+    """`notes` are worth knowing, and no reason to be unready."""
+    verdict = {"status": "unavailable", "reasons": reasons} if reasons else {"status": "ok"}
+    return web.json_response(verdict | ({"notes": list(notes)} if notes else {}), status=503 if reasons else 200)

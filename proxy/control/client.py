@@ -31,7 +31,14 @@ class AdminClient:
 
     def explain(self, name: str, qtype: str) -> dict[str, Any]:
         """The steps of one question, under `steps`. Raises NotRunning, and CannotRun for what is no question."""
-        code, answer = self._ask("POST", "/explain", {"name": name, "type": qtype})
+        return self._explain("/explain", {"name": name, "type": qtype})
+
+    def explain_statsd(self, line: str) -> dict[str, Any]:
+        """What each relay makes of one line, under `relays`. Raises NotRunning."""
+        return self._explain("/explain-statsd", {"line": line})
+
+    def _explain(self, path: str, asked: dict[str, str]) -> dict[str, Any]:
+        code, answer = self._ask("POST", path, asked)
         if code == 400:
             raise CannotRun(str(answer.get("error")))
         if code != 200:

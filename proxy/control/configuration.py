@@ -5,15 +5,19 @@ A configuration that is wrong never replaces one that was right.
 
 import hashlib
 import logging
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxy.cluster.access import Access, AccessError, from_settings, in_cluster
+from proxy.cluster.files import read_endpoints_file
+from proxy.cluster.kubeconfig import from_kubeconfig
 from proxy.control.errors import CannotRun
-from proxy.core.policy import DnsPolicy
+from proxy.core.endpoints import Slice
 from proxy.settings import (
     Settings,
     SettingsError,
@@ -33,13 +37,32 @@ class Loaded:
     """One configuration with everything that it refers to."""
 
     settings: Settings
-    policy: DnsPolicy
+    nameservers: Mapping[str, tuple[str, ...]]
+    """What each resolv.conf names."""
     listen: tuple[str, ...]
-    workers: int
+    """Of DNS."""
+    relay_listen: Mapping[str, str]
+    """The relay's name by listening address."""
+    access: Access | None
+    """How the API server is reached, where Services are named and no file has their endpoints."""
+    slices: tuple[Slice, ...] | None
+    """What the endpoints_file says; None without one."""
     files: tuple[Path, ...]
     """What it was read from; a change of any of them is a reason to read again."""
     digest: str
     """SHA-256 of the file; empty without one."""
+
+    @property
+    def dns_workers(self) -> int:
+        return self.settings.workers.dns if self.settings.dns else 0
+
+    @property
+    def relay_workers(self) -> int:
+        return self.settings.workers.relay if self.settings.udp else 0
+
+    def says_the_same(self, other: "Loaded") -> bool:
+        """But for the endpoints."""
+        return (self.digest, self.nameservers) == (other.digest, other.nameservers)
 
 
 class Configuration:
@@ -81,24 +104,54 @@ def read_settings(path: Path | None) -> tuple[Settings, str]:
 
 
 def load(path: Path | None, watch: Callable[[tuple[Path, ...]], None] = lambda files: None) -> Loaded:
-    """Read the file, and each resolv.conf that it names, which `watch` is told of before. Raises CannotRun."""
+    """Read the file, and each file that it names, which `watch` is told of before. Raises CannotRun."""
     settings, digest = read_settings(path)
-    files = tuple(filter(None, [path, *map(Path, settings.resolv_conf_paths)]))
+    named = [*settings.resolv_conf_paths, *filter(None, [settings.endpoints_file])]
+    files = tuple(filter(None, [path, *map(Path, named)]))
     watch(files)
     if settings.nothing_on:
-        raise CannotRun(f"{path} turns nothing on: it needs a dns section (`dns: {{}}` has all the defaults)")
-    resolved = {name: _nameservers(name, settings) for name in settings.resolv_conf_paths}
+        raise CannotRun(
+            f"{path} turns nothing on: it needs a dns section (`dns: {{}}` has all the defaults) or a udp section"
+        )
     listen = settings.dns.listen if settings.dns else ()
     if path is None and not _has_ipv6():
         listen = tuple(address for address in listen if not address.startswith("["))
     return Loaded(
         settings,
-        settings.dns_policy(resolved) if settings.dns else DnsPolicy(()),
+        {name: _nameservers(name, settings) for name in settings.resolv_conf_paths},
         listen,
-        settings.workers.dns if settings.dns else 0,
+        {address: relay.name for relay in settings.udp for address in relay.listen},
+        _access(settings),
+        _slices(settings),
         files,
         digest,
     )
+
+
+def _access(settings: Settings) -> Access | None:
+    if not settings.wanted_ports or settings.endpoints_file is not None:
+        return None
+    kubernetes = settings.kubernetes
+    try:
+        if kubernetes.kubeconfig is not None:
+            return from_kubeconfig(Path(kubernetes.kubeconfig))
+        if kubernetes.server is not None:
+            return from_settings(kubernetes.server, kubernetes.token_file, kubernetes.ca_file)
+        return in_cluster(os.environ)
+    except (AccessError, OSError) as error:
+        services = ", ".join(dict.fromkeys(wanted.service for wanted in settings.wanted_ports))
+        raise CannotRun(f"cannot ask an API server for the endpoints of {services}: {error}") from error
+
+
+def _slices(settings: Settings) -> tuple[Slice, ...] | None:
+    if settings.endpoints_file is None:
+        return None
+    try:
+        return read_endpoints_file(settings.endpoints_file)
+    except SettingsError as error:
+        raise CannotRun(f"the endpoints are wrong:\n{error}") from error
+    except SettingsUnreadable as error:
+        raise CannotRun(str(error)) from error
 
 
 def _nameservers(name: str, settings: Settings) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""Notices that files changed, by looking at them once a second: the swap of a ConfigMap's symlink counts too."""
+"""Notices that files changed, by looking at them often: the swap of a ConfigMap's symlink counts too."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-LOOK_EVERY = 1.0
+LOOK_EVERY = 0.25
 
 _Mark = tuple[int, int, int, int] | None
 

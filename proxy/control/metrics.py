@@ -13,8 +13,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from proxy import __version__
+from proxy.control.kernel_drops import kernel_drops_of
 from proxy.control.state import State, by_label
-from proxy.core import counters
+from proxy.core import counters, ledger
 from proxy.core.counters import Family, Histogram
 
 ALWAYS_SHOWN = 32
@@ -61,6 +62,8 @@ class OwnNames(Collector):
             yield GaugeMetricFamily(f"sidestep_{name}", help_text, value=state.level(slot))
         yield from self._of_workers()
         yield from self._of_upstreams()
+        yield from self._of_relays()
+        yield from self._of_watch()
         yield from self._of_configuration()
 
     def _of_workers(self) -> Iterator[Metric]:
@@ -69,7 +72,7 @@ class OwnNames(Collector):
         age = GaugeMetricFamily(
             "sidestep_worker_heartbeat_age_seconds", "Since the worker's loop last turned.", labels=["worker"]
         )
-        for slot in self._state.workers.active:
+        for _, slot in self._state.workers:
             restarts.add_metric([slot.name], slot.restarts)
             ready.add_metric([slot.name], float(slot.ready))
             age.add_metric([slot.name], slot.heartbeat_age)
@@ -78,8 +81,9 @@ class OwnNames(Collector):
             "Datagrams that the kernel dropped because the listener's queue was full.",
             labels=["listen"],
         )
-        for address, count in self._state.kernel_drops().items():
-            drops.add_metric([address], count)
+        for workers in (self._state.dns, self._state.relay):
+            for address, count in kernel_drops_of(workers.sockets).items():
+                drops.add_metric([address], count)
         return iter((restarts, ready, age, drops))
 
     def _of_upstreams(self) -> Iterator[Metric]:
@@ -92,6 +96,76 @@ class OwnNames(Collector):
             if upstream.rtt_ms is not None:
                 rtt.add_metric(values, upstream.rtt_ms / 1000)
         return iter((up, rtt))
+
+    def _of_relays(self) -> Iterator[Metric]:
+        relays = self._state.relay
+        blocks = {relay.name: relays.ledger(relay.name) for relay in relays.relays}
+        received = CounterMetricFamily(
+            "sidestep_relay_received",
+            "Lines (in datagram mode: datagrams) that arrived; received = forwarded + folded + dropped.",
+            labels=["relay"],
+        )
+        forwarded = CounterMetricFamily(
+            "sidestep_relay_forwarded", "Lines or datagrams sent to an endpoint.", labels=["relay"]
+        )
+        folded = GaugeMetricFamily(
+            "sidestep_relay_folded",
+            "Lines that were folded and not evicted since; a gauge, because an evicted one moves to dropped.",
+            labels=["relay"],
+        )
+        dropped = CounterMetricFamily(
+            "sidestep_relay_dropped", "Lines or datagrams that went nowhere, by reason.", labels=["relay", "reason"]
+        )
+        for name, counts in blocks.items():
+            received.add_metric([name], counts[ledger.RECEIVED])
+            forwarded.add_metric([name], counts[ledger.FORWARDED])
+            folded.add_metric([name], counts[ledger.FOLDED])
+            for reason, offset in ledger.DROPPED.items():
+                dropped.add_metric([name, reason], counts[offset])
+        yield from (received, forwarded, folded, dropped)
+        for counted, offset in ledger.COUNTED.items():
+            metric = CounterMetricFamily(f"sidestep_relay_{counted}", ledger.OTHERS[counted], labels=["relay"])
+            for name, counts in blocks.items():
+                metric.add_metric([name], counts[offset])
+            yield metric
+        for level, offset in ledger.LEVEL.items():
+            gauge = GaugeMetricFamily(f"sidestep_relay_{level}", ledger.LEVELS[level], labels=["relay"])
+            for name, counts in blocks.items():
+                gauge.add_metric([name], counts[offset])
+            yield gauge
+        yield self._endpoint_states()
+
+    def _endpoint_states(self) -> Metric:
+        metric = GaugeMetricFamily("sidestep_relay_endpoints", "Endpoints by state.", labels=["relay", "state"])
+        for relay in self._state.relay_status():
+            states = [endpoint["state"] for endpoint in relay["endpoints"]]
+            for state in ("ready", "serving", "ejected", "terminating"):
+                metric.add_metric([relay["name"], state], states.count(state))
+        return metric
+
+    def _of_watch(self) -> Iterator[Metric]:
+        watch = self._state.endpoints.status()
+        if watch["age_seconds"] is not None:
+            yield GaugeMetricFamily(
+                "sidestep_watch_age_seconds",
+                "Since the last event, bookmark or list of the API server (real bookmarks come every 60 s), or since "
+                "the endpoints_file was read.",
+                value=watch["age_seconds"],
+            )
+        if watch["source"] == "api":
+            yield GaugeMetricFamily(
+                "sidestep_watch_synced",
+                "1 once this process has listed every namespace; 0 while it serves what was known before.",
+                value=float(watch["synced"]),
+            )
+            problems = CounterMetricFamily(
+                "sidestep_watch_problems",
+                "What the API server sent that makes no sense, by reason.",
+                labels=["reason"],
+            )
+            for reason, count in watch["problems"].items():
+                problems.add_metric([reason], count)
+            yield problems
 
     def _of_configuration(self) -> Iterator[Metric]:
         configuration = self._state.configuration
@@ -122,7 +196,7 @@ class CorednsNames(Collector):
 
     def collect(self) -> Iterator[Metric]:
         totals = self._state.totals()
-        addresses = self._state.sockets.addresses
+        addresses = self._state.dns.sockets.addresses
         server = f"dns://{addresses[0]}" if addresses else ""
         requests = CounterMetricFamily(
             "coredns_dns_requests", "Answers sent.", labels=["server", "zone", "proto", "family", "type"]
@@ -157,7 +231,7 @@ class CorednsNames(Collector):
                 _total(counters.UPSTREAM_FAILED, totals),
             ),
             ("nodecache_setup_errors", "Errors of the kernel set-up.", {"errortype": ""}, 0),
-            ("panics", "Workers replaced.", {}, sum(slot.restarts for slot in self._state.workers.slots)),
+            ("panics", "Workers replaced.", {}, sum(slot.restarts for _, slot in self._state.workers)),
         ):
             metric = CounterMetricFamily(f"coredns_{name}", help_text, labels=list(labels))
             metric.add_metric(list(labels.values()), count)

@@ -1,8 +1,10 @@
 """The page for people: one HTML document made from the status, no scripts, nothing fetched from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
+
+from proxy.control.text import kernel_drops
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent) }
@@ -21,9 +23,10 @@ svg { width: 100%; height: 4rem } svg + p { margin-top: 0; opacity: .6 }
 def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[float]) -> str:
     """The whole document; `not_ready` has a reason by listener, `rates` the last answers per second."""
     dns, config = status["dns"], status["config"]
-    questions, cache = dns["questions"], dns["cache"]
+    questions, cache, relays = dns["questions"], dns["cache"], status["udp"]
     verdict = _mark("ready", good=True) if not not_ready else _mark("not ready", good=False)
-    lost = sum(questions["dropped"].values()) + sum(questions["kernel_drops"].values())
+    lost = sum(questions["dropped"].values()) + sum(kernel_drops(status).values())
+    lost += sum(sum(relay["ledger"]["dropped"].values()) for relay in relays)
     heading = f"{escape(status['version'])}, up {_duration(status['uptime_seconds'])}"
     figures = {
         "questions": f"{sum(questions['received'].values()):,}",
@@ -32,6 +35,8 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
         "dropped": f"{lost:,}",
         "cache entries": f"{cache['entries']:,}",
         "cache": _size(cache["bytes"]),
+        "lines received": f"{sum(relay['ledger']['received'] for relay in relays):,}",
+        "folded": f"{sum(relay['ledger']['folded'] for relay in relays):,}",
     }
     parts = [
         f"<h1>Sidestep {verdict} <small>{heading}</small></h1>",
@@ -45,17 +50,24 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
             f"<p>{_mark('The configuration file is wrong', good=False)}; an older one serves. "
             f"<code>{escape(config['error'])}</code></p>"
         )
+    parts += [f"<p>{escape(note)}</p>" for note in status["watch"]["notes"]]
     parts += _table(
         "Listeners",
-        ("address", "UDP", "TCP"),
+        ("address", "over", "state"),
         [
             (
                 _code(listener["address"]),
-                *(_listener(not_ready.get(f"{listener['address']}/{name}")) for name in ("udp", "tcp")),
+                transport,
+                _listener(not_ready.get(f"{listener['address']}/{transport}"))
+                if transport != "unixgram"
+                else "is read",
             )
             for listener in status["listeners"]
+            for transport in listener["transports"]
         ],
     )
+    for relay in relays:
+        parts += _relay(relay)
     parts += _table(
         "Upstreams",
         ("zone", "address", "state", "round trip"),
@@ -96,6 +108,33 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
     )
 
 
+def _relay(relay: dict[str, Any]) -> Iterator[str]:
+    """What a relay did with its lines, to whom, and what it holds back: there a developer sees what was sent."""
+    counts, name = relay["ledger"], escape(relay["name"])
+    fates = [(fate, f"{counts[fate]:,}") for fate in ("received", "forwarded", "folded")]
+    fates += [(f"dropped: {escape(reason)}", f"{count:,}") for reason, count in counts["dropped"].items()]
+    yield from _table(f"Relay {name}: lines", ("what became of them", "count"), fates)
+    yield from _table(
+        f"Relay {name}: endpoints",
+        ("address", "state"),
+        [
+            (_code(endpoint["address"]), _mark(endpoint["state"], good=endpoint["state"] in ("ready", "serving")))
+            for endpoint in relay["endpoints"]
+        ],
+    )
+    yield from _table(
+        f"Relay {name}: folded until there is an endpoint",
+        ("name", "value", "as", "lines"),
+        [
+            (_code(value["name"]), _code(value["value"]), _code(value["suffix"]), f"{value['lines']:,}")
+            for value in reversed(relay["fold"]["values"])
+        ],
+    )
+    yield from _table(
+        f"Relay {name}: the last malformed lines", ("line",), [(_code(line),) for line in relay["malformed"]]
+    )
+
+
 def _curve(rates: Sequence[float]) -> str:
     """Answers per second as a line, the newest on the right."""
     highest = max(rates, default=0.0)
@@ -111,7 +150,7 @@ def _curve(rates: Sequence[float]) -> str:
     )
 
 
-def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Cells are HTML already."""
     if not rows:
         return []

@@ -1,4 +1,7 @@
-"""Asks every listener a real question, as a pod would, to know whether the proxy is ready."""
+"""Asks every listener a real question, as a pod would, to know whether the proxy is ready.
+
+A relay answers nobody; but a datagram that is the secret of this run it sends back.
+"""
 
 import asyncio
 import secrets
@@ -7,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncio_dgram
 
-from proxy.control.sockets import TRANSPORTS, ListenSockets, Transport, split_address
+from proxy.control.sockets import ListenSockets, Transport, split_address
 
 PROBE_LIMIT = 1.0
 CACHED_FOR = 1.0
@@ -15,46 +18,72 @@ _QUESTION = bytes.fromhex("0100 0001 0000 0000 0000 09 6c6f63616c686f7374 00 000
 """RD=1, `localhost. A`: answered by the proxy itself (P30), so no upstream is asked. The ID goes in front."""
 
 
+def new_secret() -> str:
+    """What relays send back, in this run only. No line begins with NUL, so a relay need not look at every one."""
+    return f"\0sidestep-probe:{secrets.token_hex(16)}"
+
+
 class Readiness:
     """Whether every listener answers; asked at most once a second, however many want to know."""
 
-    def __init__(self, sockets: ListenSockets) -> None:
-        self._sockets = sockets
+    def __init__(self, dns: ListenSockets, relay: ListenSockets, secret: str) -> None:
+        self._dns = dns
+        self._relay = relay
+        self._secret = secret.encode()
         self._asked = -CACHED_FOR
         self._failures: dict[str, str] = {}
         self._lock = asyncio.Lock()
 
     async def failures(self) -> dict[str, str]:
-        """Reasons by listener (`127.0.0.1:53/udp`); empty when all of them answer."""
+        """Reasons by listener (`127.0.0.1:53/udp`); empty when all of them answer.
+
+        A relay's Unix sockets are not asked: what its worker does there shows at its other listeners and heartbeat.
+        """
         async with self._lock:
             if time.monotonic() - self._asked >= CACHED_FOR:
-                listeners = [(address, transport) for address in self._sockets.addresses for transport in TRANSPORTS]
-                reasons = await asyncio.gather(*(probe(*listener) for listener in listeners))
+                asked = {
+                    f"{address}/{transport}": probe(address, transport) for address, transport in self._dns.listeners
+                }
+                for address, transport in self._relay.listeners:
+                    if transport == "udp":
+                        asked[f"{address}/udp"] = probe_relay(address, self._secret)
+                reasons = await asyncio.gather(*asked.values())
                 self._failures = {
-                    f"{address}/{transport}": reason
-                    for (address, transport), reason in zip(listeners, reasons, strict=True)
-                    if reason is not None
+                    listener: reason for listener, reason in zip(asked, reasons, strict=True) if reason is not None
                 }
                 self._asked = time.monotonic()
             return self._failures
 
 
 async def probe(address: str, transport: Transport) -> str | None:
-    """Why this listener is not answering, or None: any rcode is an answer. A wildcard is asked on loopback."""
-    host, port = split_address(address)
-    host = loopback_for(host)
-    ask: Callable[[str, int, bytes], Awaitable[bytes]] = _ask_udp if transport == "udp" else _ask_tcp
+    """Why this DNS listener is not answering, or None: any rcode is an answer."""
     query = secrets.token_bytes(2) + _QUESTION
+    reply = await _ask(address, _ask_udp if transport == "udp" else _ask_tcp, query)
+    if isinstance(reply, str):
+        return reply
+    if len(reply) < 12 or reply[:2] != query[:2] or not reply[2] & 0x80:
+        return "the answer was not one to our question"
+    return None
+
+
+async def probe_relay(address: str, secret: bytes) -> str | None:
+    """Why this relay's listener is not reading, or None."""
+    reply = await _ask(address, _ask_udp, secret)
+    if isinstance(reply, str):
+        return reply
+    return None if reply == secret else "the answer was not our secret"
+
+
+async def _ask(address: str, ask: Callable[[str, int, bytes], Awaitable[bytes]], query: bytes) -> bytes | str:
+    """The reply, or the reason why there is none. A wildcard is asked on loopback."""
+    host, port = split_address(address)
     try:
         async with asyncio.timeout(PROBE_LIMIT):
-            reply = await ask(host, port, query)
+            return await ask(loopback_for(host), port, query)
     except TimeoutError:
         return f"no answer within {PROBE_LIMIT:g} s"
     except (OSError, EOFError) as error:
         return str(error) or type(error).__name__
-    if len(reply) < 12 or reply[:2] != query[:2] or not reply[2] & 0x80:
-        return "the answer was not one to our question"
-    return None
 
 
 def loopback_for(host: str) -> str:

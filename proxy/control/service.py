@@ -7,20 +7,24 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import logs
-from proxy.control.admin_sockets import close_admin_unix, open_admin_tcp, open_admin_unix
+from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
 from proxy.control.child import WORKER_COMMAND
-from proxy.control.configuration import Configuration, load
+from proxy.control.configuration import Configuration, Loaded, load
+from proxy.control.dns_workers import DnsWorkers
+from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.files import LOOK_EVERY, WatchedFiles
 from proxy.control.notify import notify
-from proxy.control.probe import Readiness, loopback_for
-from proxy.control.sockets import ListenSockets, raise_descriptor_limit, split_address
+from proxy.control.probe import Readiness, loopback_for, new_secret
+from proxy.control.relay_workers import RelayWorkers
+from proxy.control.sockets import ListenSockets, raise_descriptor_limit, relay_transports, split_address
 from proxy.control.state import State
+from proxy.control.unix_sockets import remove_unix
 from proxy.control.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -59,9 +63,14 @@ class Service:
     ) -> None:
         self._configuration = configuration
         self._log_handler = log_handler
-        self._sockets = ListenSockets()
-        self._workers = Workers(self._sockets, log_format, worker_command)
-        self._state = State(configuration, self._sockets, self._workers)
+        self._dns_sockets = ListenSockets()
+        self._relay_sockets = ListenSockets("udp[].listen", relay_transports)
+        self._dns = DnsWorkers(self._dns_sockets, log_format, worker_command)
+        self._relay = RelayWorkers(self._relay_sockets, log_format, worker_command)
+        self._endpoints = Endpoints(self._give_out)
+        self._secret = new_secret()
+        self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret)
+        self._state = State(configuration, self._dns, self._relay, self._endpoints)
         self._admin_sockets: list[socket.socket] = []
         self._admin_closers = ExitStack()
         self._files = WatchedFiles()
@@ -73,20 +82,51 @@ class Service:
         """Open every socket. Raises CannotRun."""
         now = self._configuration.now
         self._files.watch(now.files)
-        raise_descriptor_limit(now.workers * len(now.listen))
-        self._workers.make_room(now.workers)
-        self._sockets.open(now.listen, now.workers)
+        self._open(now)
+        self._endpoints.follow(now)
         admin = now.settings.admin
         tcp = open_admin_tcp(admin.listen)
         self._admin_closers.callback(tcp.close)
         path = Path(admin.socket)
         unix = open_admin_unix(path)
-        self._admin_closers.callback(close_admin_unix, unix, path, path.stat().st_ino)
+        self._admin_closers.callback(remove_unix, path, path.stat().st_ino)
+        self._admin_closers.callback(unix.close)
         self._admin_sockets = [tcp, unix]
 
+    @property
+    def _workers(self) -> tuple[Workers, ...]:
+        return self._dns, self._relay
+
+    def _open(self, loaded: Loaded) -> None:
+        """Have the sockets and the memory for this configuration. Raises CannotRun and then opens nothing."""
+        dns, relay = loaded.dns_workers, loaded.relay_workers
+        raise_descriptor_limit(dns * len(loaded.listen) + relay * len(loaded.relay_listen))
+        self._dns.make_room(dns)
+        self._relay.make_room(relay)
+        had = self._dns_sockets.addresses
+        self._dns_sockets.open(loaded.listen, dns)
+        try:
+            self._relay_sockets.open(tuple(loaded.relay_listen), relay)
+        except CannotRun:
+            self._dns_sockets.close_others(had)
+            raise
+
+    def _give_out(self) -> None:
+        """Tell every worker what the configuration and the endpoints say now; what did not change is not told."""
+        now, endpoints = self._configuration.now, self._endpoints
+        if now.settings.dns is not None:
+            policy = now.settings.dns_policy(now.nameservers, endpoints.usable, endpoints.service_address)
+            self._dns.configure(policy, now.dns_workers)
+        else:
+            self._dns.serve(0)
+        relays = now.settings.relay_policies(endpoints.usable, self._relay.block, self._secret)
+        self._relay.configure(relays, now.relay_listen, now.relay_workers)
+
     def close(self) -> None:
-        self._sockets.close()
-        self._workers.close()
+        self._dns_sockets.close()
+        self._relay_sockets.close()
+        for workers in self._workers:
+            workers.close()
         self._admin_closers.close()
 
     async def run(self) -> int:
@@ -95,15 +135,16 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        self._workers.configure(self._configuration.now.policy, self._configuration.now.workers)
+        self._give_out()
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._workers.run())
+            working = [group.create_task(workers.run()) for workers in self._workers]
             others = [group.create_task(self._serve_admin()), group.create_task(self._announce())]
             others += [group.create_task(self._reload_when_asked()), group.create_task(self._tick())]
+            others += [group.create_task(self._look_at_files()), group.create_task(self._endpoints.run())]
             await self._stopping.wait()
             notify("STOPPING=1")
-            await self._workers.drain()
-            await working
+            await asyncio.gather(*(workers.drain() for workers in self._workers))
+            await asyncio.gather(*working)
             for task in others:
                 task.cancel()
             _log.info("stopped")
@@ -117,13 +158,14 @@ class Service:
             self._stopping.set()
         else:
             _log.warning("%s again: ending at once", number.name)
-            self._workers.kill()
+            for workers in self._workers:
+                workers.kill()
 
     async def _serve_admin(self) -> None:
         # Takes a while to import; meanwhile the workers start.
         from proxy.control.admin import Admin
 
-        admin = Admin(self._state, Readiness(self._sockets))
+        admin = Admin(self._state, self._readiness)
         tcp, unix = self._admin_sockets
         await admin.start(tcp, unix)
         try:
@@ -133,27 +175,45 @@ class Service:
 
     async def _announce(self) -> None:
         self._say_what_serves()
-        await self._workers.wait_ready()
+        for workers in self._workers:
+            await workers.wait_ready()
         notify("READY=1")
-        for address in self._sockets.addresses[:1]:
+        _log.info("ready%s", "".join(f"; try: {hint}" for hint in self._hints()))
+
+    def _hints(self) -> Iterator[str]:
+        for address in self._dns_sockets.addresses[:1]:
             host, port = split_address(address)
-            _log.info("ready; try: dig @%s -p %d kubernetes.io", loopback_for(host), port)
+            yield f"dig @{loopback_for(host)} -p {port} kubernetes.io"
+        for address, transport in self._relay_sockets.listeners[:1]:
+            if transport == "udp":
+                host, port = split_address(address)
+                yield f"printf 'tries:1|c' > /dev/udp/{loopback_for(host)}/{port}; sidestep status"
 
     def _say_what_serves(self) -> None:
         now = self._configuration.now
-        _log.info("listening on %s, UDP and TCP", ", ".join(self._sockets.addresses) or "nothing")
-        for zone in now.policy.zones:
+        if now.listen:
+            _log.info("listening on %s, UDP and TCP", ", ".join(now.listen))
+        for zone in self._dns.policy.zones:
             fallback = f", then to {', '.join(zone.fallback)}" if zone.fallback else ""
-            _log.info("forwarding %s to %s%s", zone.suffix, ", ".join(zone.upstreams), fallback)
+            _log.info("forwarding %s to %s%s", zone.suffix, ", ".join(zone.upstreams) or "no endpoint yet", fallback)
+        for relay in now.settings.udp:
+            to = relay.service or "nobody; lines are folded, `sidestep status` shows them"
+            _log.info("relaying %s (%s) from %s to %s", relay.name, relay.mode, ", ".join(relay.listen), to)
+        if now.access is not None:
+            _log.info("watching endpoints on %s", now.access.describe())
         _log.info("admin on http://%s/ and %s", now.settings.admin.listen, now.settings.admin.socket)
         for message in now.settings.not_yet:
             _log.warning("%s", message)
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(1)
             self._log_handler.flush_repeats()
             self._state.remember()
+
+    async def _look_at_files(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
             if self._files.look():
                 self._reload.set()
 
@@ -164,17 +224,21 @@ class Service:
             try:
                 # Also of what turns out to be wrong: a file that is missing may come.
                 new = load(self._configuration.path, self._files.watch)
-                raise_descriptor_limit(new.workers * len(new.listen))
-                self._workers.make_room(new.workers)
-                self._sockets.open(new.listen, new.workers)
+                self._open(new)
             except CannotRun as error:
                 self._configuration.error = str(error)
                 _log.error("not reloaded, the old configuration stays: %s", "; ".join(str(error).splitlines()))
                 continue
             if new.settings.admin != self._configuration.now.settings.admin:
                 _log.warning("the admin section takes effect at the next start")
-            self._sockets.close_others(new.listen)
+            old = self._configuration.now
+            self._dns_sockets.close_others(new.listen)
+            self._relay_sockets.close_others(tuple(new.relay_listen))
             self._configuration.take(new)
-            self._workers.configure(new.policy, new.workers)
-            _log.info("configuration reloaded (sha256 %s)", new.digest[:12])
-            self._say_what_serves()
+            self._endpoints.follow(new)
+            self._give_out()
+            if new.says_the_same(old):
+                _log.info("read again: %s", ", ".join(map(str, new.files)))
+            else:
+                _log.info("configuration reloaded (sha256 %s)", new.digest[:12])
+                self._say_what_serves()

@@ -1,4 +1,4 @@
-"""Every listening socket of a run: opened once, kept while the configuration lists it, lent to workers.
+"""Every listening socket of one kind of worker: opened once, kept while the configuration lists it, lent to workers.
 
 A worker's death closes only the worker's copy: what clients sent meanwhile waits in the queue for the next.
 """
@@ -7,78 +7,107 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from proxy.control.errors import CannotRun
 from proxy.control.owner import port_owner
+from proxy.control.unix_sockets import ANY_USER, open_unix, remove_unix, unix_advice
 from proxy.worker.channel import Listener
 
-Transport = Literal["udp", "tcp"]
-TRANSPORTS: tuple[Transport, ...] = ("udp", "tcp")
+Transport = Literal["udp", "tcp", "unixgram"]
+Transports = Callable[[str], tuple[Transport, ...]]
+"""Over what an address is listened on."""
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Some 5,000 small datagrams: what arrives in seconds while a worker is being replaced."""
 BACKLOG = 1024
+UNIX = "unix:"
 FEWEST_DESCRIPTORS = 256
 """What a worker with a few clients and some questions in flight has open."""
 _SO_RCVBUFFORCE = 33
+
+
+def dns_transports(address: str) -> tuple[Transport, ...]:
+    """Every address of DNS takes both (RFC 7766)."""
+    return ("udp", "tcp")
+
+
+def relay_transports(address: str) -> tuple[Transport, ...]:
+    """A relay's address is `ip:port` or `unix:PATH`."""
+    return ("unixgram",) if address.startswith(UNIX) else ("udp",)
 
 
 @dataclass(slots=True)
 class _Listening:
     transport: Transport
     sockets: list[tuple[int, socket.socket]] = field(default_factory=list)
+    inode: int = 0
+    """Of a Unix socket's file."""
+
+    def close(self, address: str) -> None:
+        for _, sock in self.sockets:
+            sock.close()
+        if self.inode:
+            remove_unix(_path(address), self.inode)
 
 
 class ListenSockets:
-    """The open listening sockets; ids are never used twice."""
+    """The open listening sockets; ids are never used twice. `setting` is the key that lists their addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, setting: str = "dns.listen", transports: Transports = dns_transports) -> None:
+        self._setting = setting
+        self._transports = transports
         self._listening: dict[tuple[str, Transport], _Listening] = {}
         self._last_id = 0
+
+    @property
+    def listeners(self) -> list[tuple[str, Transport]]:
+        """Every address with each of its transports."""
+        return list(self._listening)
 
     @property
     def addresses(self) -> list[str]:
         return list(dict.fromkeys(address for address, _ in self._listening))
 
     def open(self, addresses: Sequence[str], workers: int) -> None:
-        """Open what is listed and not open yet: a TCP socket per address and a UDP socket per worker.
+        """Open what is listed and not open yet: a UDP socket per worker, of others one per address.
 
         Raises CannotRun and opens nothing when one of them cannot be had.
         """
-        opened: list[tuple[_Listening, int, socket.socket]] = []
+        opened: list[tuple[tuple[str, Transport], int, socket.socket]] = []
         try:
             for address in addresses:
-                for transport in TRANSPORTS:
-                    listening = self._listening.get((address, transport)) or _Listening(transport)
+                for transport in self._transports(address):
+                    key = address, transport
+                    listening = self._listening.setdefault(key, _Listening(transport))
                     wanted = workers if transport == "udp" else 1
                     for sock in self._open_more(listening, address, wanted):
                         self._last_id += 1
                         listening.sockets.append((self._last_id, sock))
-                        opened.append((listening, self._last_id, sock))
-                    self._listening[address, transport] = listening
+                        opened.append((key, self._last_id, sock))
         except OSError as error:
-            for listening, number, sock in opened:
-                listening.sockets.remove((number, sock))
+            for key, number, sock in opened:
+                self._listening[key].sockets.remove((number, sock))
                 sock.close()
-            self._listening = {key: kept for key, kept in self._listening.items() if kept.sockets}
-            raise CannotRun(why_not(error, address, transport, "dns.listen")) from error
+            for key in [key for key, kept in self._listening.items() if not kept.sockets]:
+                self._listening.pop(key).close(key[0])
+            raise CannotRun(why_not(error, address, transport, self._setting)) from error
 
     def close_others(self, addresses: Sequence[str]) -> None:
         """Close what is not listed; workers close their copies when they are configured anew."""
-        for key, listening in list(self._listening.items()):
-            if key[0] not in addresses:
-                del self._listening[key]
-                for _, sock in listening.sockets:
-                    sock.close()
+        for (address, transport), listening in list(self._listening.items()):
+            if address not in addresses:
+                del self._listening[address, transport]
+                listening.close(address)
 
     def close(self) -> None:
         self.close_others(())
 
     def of_worker(self, index: int, workers: int) -> list[tuple[Listener, socket.socket]]:
-        """What worker number `index` of so many serves: every TCP socket, and its share of the UDP ones.
+        """What worker number `index` of so many serves: its share of the UDP sockets, and every other one.
 
         Once there are more UDP sockets than workers, a worker serves several of them: none is closed, for the
         kernel may have queued something in it.
@@ -87,7 +116,7 @@ class ListenSockets:
             (Listener(number, address, transport), sock)
             for (address, transport), listening in self._listening.items()
             for position, (number, sock) in enumerate(listening.sockets)
-            if transport == "tcp" or position % workers == index
+            if transport != "udp" or position % workers == index
         ]
 
     def udp_sockets(self) -> Iterator[tuple[str, socket.socket]]:
@@ -99,9 +128,14 @@ class ListenSockets:
 
     def _open_more(self, listening: _Listening, address: str, wanted: int) -> Iterator[socket.socket]:
         have = len(listening.sockets)
-        if listening.transport == "tcp":
-            if not have:
-                yield open_tcp(address)
+        if listening.transport == "tcp" and not have:
+            yield open_tcp(address)
+        elif listening.transport == "unixgram" and not have:
+            sock = open_unix(_path(address), socket.SOCK_DGRAM, ANY_USER)
+            listening.inode = _path(address).stat().st_ino
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            yield sock
+        if listening.transport != "udp":
             return
         if wanted > 1:
             for _, sock in listening.sockets:
@@ -170,6 +204,8 @@ def raise_descriptor_limit(sockets: int) -> None:
 
 def why_not(error: OSError, address: str, transport: Transport, setting: str) -> str:
     """What is in the way of a socket on `address`, and what to do about it."""
+    if transport == "unixgram":
+        return f"cannot listen on {address}: {unix_advice(error, setting)}"
     host, port = split_address(address)
     host, _, scope = host.partition("%")
     what = f"cannot listen on {address}/{transport}"
@@ -199,6 +235,10 @@ def why_not(error: OSError, address: str, transport: Transport, setting: str) ->
             return f"{what}: out of file descriptors (limit {limit}); raise `ulimit -n` or LimitNOFILE="
         case _:
             return f"{what}: {error.strerror or error}; change {setting}"
+
+
+def _path(address: str) -> Path:
+    return Path(address.removeprefix(UNIX))
 
 
 def _numeric(address: str, kind: socket.SocketKind) -> tuple[socket.socket, tuple[Any, ...]]:

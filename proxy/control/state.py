@@ -5,29 +5,36 @@ import time
 from typing import Any
 
 from proxy import __version__
+from proxy.control import relay_state
 from proxy.control.configuration import Configuration
+from proxy.control.dns_workers import DnsWorkers
+from proxy.control.endpoints import Endpoints
 from proxy.control.heartbeats import HEARTBEAT_LIMIT
 from proxy.control.history import History
-from proxy.control.sockets import TRANSPORTS, ListenSockets
-from proxy.control.workers import Workers
+from proxy.control.kernel_drops import kernel_drops_of
+from proxy.control.relay_workers import RelayWorkers
+from proxy.control.slot import Slot
+from proxy.control.sockets import ListenSockets
 from proxy.core import counters
 from proxy.worker.channel import UpstreamReport
-from proxy.worker.mmsg import kernel_drops
 
 
 class State:
     """A view of the parts of a run; holds nothing of its own but the last minutes' rates."""
 
-    def __init__(self, configuration: Configuration, sockets: ListenSockets, workers: Workers) -> None:
+    def __init__(
+        self, configuration: Configuration, dns: DnsWorkers, relay: RelayWorkers, endpoints: Endpoints
+    ) -> None:
         self.configuration = configuration
-        self.sockets = sockets
-        self.workers = workers
+        self.dns = dns
+        self.relay = relay
+        self.endpoints = endpoints
         self.started = time.monotonic()
         self.history = History()
 
     def totals(self) -> list[int]:
-        """Every counter, summed over all workers that there ever were."""
-        memories = [slot.counts for slot in self.workers.slots]
+        """Every counter of DNS, summed over all workers that there ever were."""
+        memories = [slot.counts for slot in self.dns.slots]
         return [sum(column) for column in zip(*memories, strict=True)] if memories else [0] * counters.SLOTS
 
     def remember(self) -> None:
@@ -38,14 +45,12 @@ class State:
 
     def level(self, slot: int) -> int:
         """A level (not a count), such as CACHE_BYTES, summed over the present workers."""
-        return sum(worker.counts[slot] for worker in self.workers.active if worker.child is not None)
+        return sum(worker.counts[slot] for worker in self.dns.active if worker.child is not None)
 
-    def kernel_drops(self) -> dict[str, int]:
-        """Datagrams that each UDP address lost to a full queue."""
-        drops: dict[str, int] = {}
-        for address, sock in self.sockets.udp_sockets():
-            drops[address] = drops.get(address, 0) + kernel_drops(sock)
-        return drops
+    @property
+    def workers(self) -> list[tuple[str, Slot]]:
+        """Every present worker with its role."""
+        return [(workers.role, slot) for workers in (self.dns, self.relay) for slot in workers.active]
 
     def upstreams(self) -> list[UpstreamReport]:
         """Every upstream that is configured, with what the workers say of it.
@@ -54,17 +59,17 @@ class State:
         """
         said: dict[tuple[str, str], list[UpstreamReport]] = {
             (zone.suffix, address): []
-            for zone in self.configuration.now.policy.zones
+            for zone in self.dns.policy.zones
             for address in (*zone.upstreams, *zone.fallback)
         }
-        for slot in self.workers.active:
-            for report in slot.upstreams:
+        for reports in self.dns.upstreams():
+            for report in reports:
                 if (report.zone, report.address) in said:
                     said[report.zone, report.address].append(report)
         merged = []
-        for (zone, address), reports in said.items():
-            rtts = [report.rtt_ms for report in reports if report.rtt_ms is not None]
-            up = not reports or any(report.state == "up" for report in reports)
+        for (zone, address), seen in said.items():
+            rtts = [report.rtt_ms for report in seen if report.rtt_ms is not None]
+            up = not seen or any(report.state == "up" for report in seen)
             rtt = round(sum(rtts) / len(rtts), 3) if rtts else None
             merged.append(UpstreamReport(zone, address, "up" if up else "down", rtt))
         return merged
@@ -75,9 +80,13 @@ class State:
             f"worker {slot.name} is not running"
             if slot.child is None
             else f"worker {slot.name} stood still for {slot.heartbeat_age:.1f} s"
-            for slot in self.workers.active
+            for _, slot in self.workers
             if slot.child is None or slot.heartbeat_age > HEARTBEAT_LIMIT
         ]
+
+    def relay_status(self) -> list[dict[str, Any]]:
+        """The `udp` of `/status.json`."""
+        return relay_state.status(self.configuration.now.settings, self.relay, self.endpoints)
 
     def status(self) -> dict[str, Any]:
         """`/status.json`: the contract of the design's section 10, and more beside it."""
@@ -90,16 +99,16 @@ class State:
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "config": self.configuration.status(),
-            "listeners": [{"address": address, "transports": list(TRANSPORTS)} for address in self.sockets.addresses],
+            "listeners": _listeners(self.dns.sockets) + _listeners(self.relay.sockets),
             "workers": [
                 {
-                    "role": "dns",
+                    "role": role,
                     "pid": slot.child.pid if slot.child else None,
                     "restarts": slot.restarts,
                     "ready": slot.ready,
                     "heartbeat_age_seconds": round(slot.heartbeat_age, 3),
                 }
-                for slot in self.workers.active
+                for role, slot in self.workers
             ],
             "dns": {
                 "cache": {
@@ -123,7 +132,7 @@ class State:
                     "rcodes": {rcode: count for rcode, count in rcodes.items() if count},
                     "in_flight": self.level(counters.IN_FLIGHT),
                     "dropped": by_label(counters.DROPPED, totals, "reason"),
-                    "kernel_drops": self.kernel_drops(),
+                    "kernel_drops": kernel_drops_of(self.dns.sockets),
                 },
                 "upstream": {
                     "asked": sum(by_label(counters.ASKED, totals, "proto").values()),
@@ -134,10 +143,17 @@ class State:
                     "counts": totals[histogram.base : histogram.base + len(histogram.BOUNDS) + 1],
                 },
             },
-            "udp": [],
-            "watch": {"source": "none", "age_seconds": None, "resource_version": None},
+            "udp": self.relay_status(),
+            "watch": self.endpoints.status(),
             "node": {"lease": {}},
         }
+
+
+def _listeners(sockets: ListenSockets) -> list[dict[str, Any]]:
+    transports: dict[str, list[str]] = {}
+    for address, transport in sockets.listeners:
+        transports.setdefault(address, []).append(transport)
+    return [{"address": address, "transports": found} for address, found in transports.items()]
 
 
 def by_label(family: counters.Family, totals: list[int], label: str) -> dict[str, int]:

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+MOST_VALUES = 20
+"""Folded values that a terminal shows; `-o json` has more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -16,22 +19,17 @@ class Table:
 
 def status_tables(status: dict[str, Any]) -> Iterator[Table]:
     """The sections of `sidestep status`; empty ones are left out."""
-    dns = status["dns"]
-    questions, cache = dns["questions"], dns["cache"]
+    return (table for table in (*_of_the_run(status), *_of_dns(status["dns"]), *_of_relays(status)) if table.rows)
+
+
+def _of_the_run(status: dict[str, Any]) -> Iterator[Table]:
+    lost = kernel_drops(status)
     yield Table(
         f"sidestep {status['version']}, pid {status['pid']}, up {status['uptime_seconds']:.0f} s",
         ("listens on", "kernel drops"),
         [
-            (f"{listener['address']} ({'+'.join(listener['transports'])})", drops(listener["address"], questions))
+            (f"{listener['address']} ({'+'.join(listener['transports'])})", str(lost.get(listener["address"], 0)))
             for listener in status["listeners"]
-        ],
-    )
-    yield Table(
-        "upstreams",
-        ("zone", "address", "state", "round trip"),
-        [
-            (upstream["zone"], upstream["address"], upstream["state"], milliseconds(upstream["rtt_ms"]))
-            for upstream in dns["upstreams"]
         ],
     )
     yield Table(
@@ -45,6 +43,33 @@ def status_tables(status: dict[str, Any]) -> Iterator[Table]:
                 "reads" if worker["ready"] else "starts",
             )
             for worker in status["workers"]
+        ],
+    )
+    watch = status["watch"]
+    yield Table(
+        "endpoints from",
+        ("source", "heard", "version", "state"),
+        [
+            (
+                watch.get("server") or watch["source"],
+                "never" if watch["age_seconds"] is None else f"{watch['age_seconds']:.1f} s ago",
+                watch["resource_version"] or "-",
+                watch.get("error") or watch.get("state", "read"),
+            )
+        ]
+        if watch["source"] != "none"
+        else [],
+    )
+
+
+def _of_dns(dns: dict[str, Any]) -> Iterator[Table]:
+    questions, cache = dns["questions"], dns["cache"]
+    yield Table(
+        "upstreams",
+        ("zone", "address", "state", "round trip"),
+        [
+            (upstream["zone"], upstream["address"], upstream["state"], milliseconds(upstream["rtt_ms"]))
+            for upstream in dns["upstreams"]
         ],
     )
     yield Table(
@@ -61,12 +86,46 @@ def status_tables(status: dict[str, Any]) -> Iterator[Table]:
             )
         ],
     )
-    rcodes = [(name, str(count)) for name, count in questions["rcodes"].items()]
-    if rcodes:
-        yield Table("answers", ("rcode", "count"), rcodes)
+    yield Table("answers", ("rcode", "count"), [(name, str(count)) for name, count in questions["rcodes"].items()])
     dropped = [(name, str(count)) for name, count in questions["dropped"].items() if count]
-    if dropped:
-        yield Table("dropped", ("reason", "count"), dropped)
+    yield Table("dropped", ("reason", "count"), dropped)
+
+
+def _of_relays(status: dict[str, Any]) -> Iterator[Table]:
+    relays = status["udp"]
+    yield Table(
+        "relays",
+        ("name", "to", "received", "forwarded", "folded", "dropped"),
+        [
+            (
+                relay["name"],
+                f"{relay['service']} {relay['port']}" if relay["service"] else "nobody, all is folded",
+                str(relay["ledger"]["received"]),
+                str(relay["ledger"]["forwarded"]),
+                str(relay["ledger"]["folded"]),
+                ", ".join(f"{count} {reason}" for reason, count in relay["ledger"]["dropped"].items()) or "0",
+            )
+            for relay in relays
+        ],
+    )
+    for relay in relays:
+        yield Table(
+            f"endpoints of {relay['name']}",
+            ("address", "state", "longest datagram"),
+            [
+                (endpoint["address"], endpoint["state"], str(endpoint["limit_bytes"] or "-"))
+                for endpoint in relay["endpoints"]
+            ],
+        )
+        values = relay["fold"]["values"][-MOST_VALUES:]
+        yield Table(
+            f"folded by {relay['name']}, the last {len(values)} of {relay['fold']['lines']} lines",
+            ("name", "value", "as", "lines"),
+            [(value["name"], value["value"], value["suffix"], str(value["lines"])) for value in values],
+        )
+        yield Table(
+            f"malformed lines to {relay['name']}, the last", ("line",), [(line,) for line in relay["malformed"]]
+        )
 
 
 def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
@@ -79,7 +138,16 @@ def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
         for upstream in status["dns"]["upstreams"]
         if upstream["state"] == "down"
     ]
-    return found
+    found += [
+        f"endpoint {endpoint['address']} of {relay['name']} refuses and is left out for now"
+        for relay in status["udp"]
+        for endpoint in relay["endpoints"]
+        if endpoint["state"] == "ejected"
+    ]
+    watch = status["watch"]
+    if watch.get("error"):
+        found.append(f"endpoints are those of {watch['age_seconds'] or 0:.0f} s ago: {watch['error']}")
+    return [*found, *watch["notes"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +162,10 @@ class Rates:
     nxdomain: float
     p99_ms: float | None
     in_flight: int
+    lines: float
+    """Of all relays; in datagram mode a datagram is one."""
+    forwarded: float
+    lines_dropped: float
 
 
 def rates(before: dict[str, Any], after: dict[str, Any]) -> Rates:
@@ -117,6 +189,10 @@ def rates(before: dict[str, Any], after: dict[str, Any]) -> Rates:
         per_second("questions", "rcodes", "NXDOMAIN"),
         _quantile_ms(old["latency"], new["latency"], 0.99),
         new["questions"]["in_flight"],
+        *(
+            max(_lines(after, fate) - _lines(before, fate), 0) / float(seconds)
+            for fate in ("received", "forwarded", "dropped")
+        ),
     )
 
 
@@ -131,10 +207,16 @@ def rates_row(found: Rates) -> tuple[str, ...]:
         f"{found.servfail:.0f}",
         milliseconds(found.p99_ms),
         str(found.in_flight),
+        f"{found.lines:.0f}",
+        f"{found.forwarded:.0f}",
+        f"{found.lines_dropped:.0f}",
     )
 
 
-RATES_HEAD = ("questions/s", "answers/s", "hits", "upstream/s", "NXDOMAIN/s", "SERVFAIL/s", "p99 <", "in flight")
+RATES_HEAD = (
+    *("questions/s", "answers/s", "hits", "upstream/s", "NXDOMAIN/s", "SERVFAIL/s", "p99 <", "in flight"),
+    *("lines/s", "forwarded/s", "dropped/s"),
+)
 
 
 def plain(table: Table) -> str:
@@ -153,8 +235,17 @@ def percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.1%}"
 
 
-def drops(address: str, questions: dict[str, Any]) -> str:
-    return str(questions["kernel_drops"].get(address, 0))
+def kernel_drops(status: dict[str, Any]) -> dict[str, int]:
+    """Datagrams that the kernel dropped, by listening address."""
+    drops = dict(status["dns"]["questions"]["kernel_drops"])
+    for relay in status["udp"]:
+        drops |= relay["kernel_drops"]
+    return drops
+
+
+def _lines(status: dict[str, Any], fate: str) -> int:
+    counts = [relay["ledger"][fate] for relay in status["udp"]]
+    return sum(sum(count.values()) if isinstance(count, dict) else count for count in counts)
 
 
 def _total(dns: dict[str, Any], path: Sequence[str]) -> float:

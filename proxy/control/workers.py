@@ -1,38 +1,25 @@
 """Keeps the workers of one role running: starts, configures, watches, replaces and drains them.
 
-What must outlive a worker is here: its counters and its cache journal, in memory that the next one inherits.
+What must outlive a worker is in its slot: memory that the next one inherits.
 """
 
 import asyncio
 import logging
-import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from proxy.control.child import WORKER_COMMAND, Child, how_it_ended, privilege_options
 from proxy.control.errors import CannotRun
 from proxy.control.heartbeats import TICK, Heartbeats
 from proxy.control.slot import Slot
 from proxy.control.sockets import ListenSockets
-from proxy.core import counters
-from proxy.core.policy import DnsPolicy
-from proxy.core.upstreams import FAILURES_TO_DOWN
-from proxy.worker.channel import (
-    Configure,
-    Drain,
-    Drained,
-    Explain,
-    Explained,
-    Ready,
-    Report,
-    ToControl,
-    UpstreamReport,
-)
+from proxy.core.counters import HEARTBEAT
+from proxy.worker.channel import Drain, Drained, Listener, Ready, ToControl, ToWorker
 
 DRAIN_LIMIT = 2.5
 """A worker has 2 s to finish what is in flight, and a little to exit."""
-SMALLEST_JOURNAL = 4 * 1024 * 1024
-"""Its largest record is a 64th: 64 KiB."""
 HEALTHY_AFTER = 60.0
 LONGEST_BACKOFF = 1.0
 """What waited in the socket meanwhile is then still answered within 2 s."""
@@ -45,34 +32,45 @@ def backoff(failures: int) -> float:
     return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.05 * 2 ** (failures - 2))
 
 
-def journal_bytes(policy: DnsPolicy) -> int:
-    """The journal's size: a cache entry has 560 bytes on top of twice its answer, a record some 60 on top of once.
+class Workers(ABC):
+    """All workers of a role. `run` supervises them until `drain`; exceptions of ours end `run`, theirs never do."""
 
-    Half of the cache's bytes hold every entry of up to some 400 bytes, three of them filled for two wanted.
-    """
-    return max(SMALLEST_JOURNAL, policy.cache_bytes // 2)
-
-
-class Workers:
-    """All dns workers. `run` supervises them until `drain`; exceptions of ours end `run`, theirs never do."""
+    role: ClassVar[str]
 
     def __init__(self, sockets: ListenSockets, log_format: str, command: Sequence[str] = WORKER_COMMAND) -> None:
         self.slots: list[Slot] = []
-        self._sockets = sockets
-        self._command = [*command, *privilege_options(), "--log-format", log_format]
-        self._policy = DnsPolicy(())
+        self.sockets = sockets
+        self._command = [*command, "--role", self.role, *privilege_options(), "--log-format", log_format]
         self._group: asyncio.TaskGroup | None = None
-        self._requests: dict[int, tuple[Slot, asyncio.Future[Explained]]] = {}
-        self._last_request = 0
         self._all_ready = asyncio.Event()
         self._stopped = asyncio.Event()
+
+    # What the role decides
+
+    @abstractmethod
+    def _new_slot(self, name: str) -> Slot:
+        """A place with the memory that this role needs. Raises OSError."""
+
+    @abstractmethod
+    def _configuration(self, listeners: list[Listener], new: list[int]) -> ToWorker:
+        """What a worker with these listeners is to be told."""
+
+    @abstractmethod
+    def _hear(self, slot: Slot, said: ToControl) -> None:
+        """A message that only this role's workers send."""
+
+    def _before_life(self, slot: Slot) -> None:  # noqa: B027
+        """The last worker in this place is dead, and the next one not born."""
+
+    def _after_life(self, slot: Slot) -> None:  # noqa: B027
+        """The worker in this place is dead."""
 
     @property
     def active(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.wanted]
 
     async def run(self) -> None:
-        """Supervise until drained. `configure` says what."""
+        """Supervise until drained. `serve` says how many."""
         async with asyncio.TaskGroup() as self._group:
             watch = self._group.create_task(self._watch_heartbeats())
             self._supervise_all()
@@ -84,13 +82,12 @@ class Workers:
         """Have memory for so many workers. Raises CannotRun."""
         while len(self.slots) < count:
             try:
-                self.slots.append(Slot.make(f"dns-{len(self.slots)}"))
+                self.slots.append(self._new_slot(f"{self.role}-{len(self.slots)}"))
             except OSError as error:
                 raise CannotRun(f"cannot make the shared memory of a worker: {error.strerror}") from error
 
-    def configure(self, policy: DnsPolicy, count: int) -> None:
-        """Have `count` workers serve this policy on the open sockets; running ones keep their cache."""
-        self._policy = policy
+    def serve(self, count: int) -> None:
+        """Have `count` workers serve the open sockets; running ones are told what has changed, and keep the rest."""
         self.make_room(count)
         for number, slot in enumerate(self.slots):
             slot.wanted = number < count
@@ -124,21 +121,6 @@ class Workers:
             if slot.child is not None:
                 slot.child.kill()
         self._stopped.set()
-
-    async def explain(self, name: str, qtype: str) -> Explained:
-        """One question through a running worker. Raises LookupError when none is ready."""
-        slot = next((slot for slot in self.active if slot.ready and slot.child), None)
-        if slot is None or slot.child is None:
-            raise LookupError("no worker is ready")
-        self._last_request += 1
-        request = self._last_request
-        answer: asyncio.Future[Explained] = asyncio.get_running_loop().create_future()
-        self._requests[request] = slot, answer
-        try:
-            slot.child.channel.send(Explain(request, name, qtype))
-            return await answer
-        finally:
-            del self._requests[request]
 
     def close(self) -> None:
         """Give back the memory; after `run` has ended."""
@@ -176,40 +158,42 @@ class Workers:
     async def _live(self, slot: Slot) -> str:
         """One worker's whole life; returns how it ended."""
         slot.started = time.monotonic()
-        slot.counts[counters.HEARTBEAT] = time.monotonic_ns()
-        # Between two workers is the time to follow a changed cache size; a journal of another size starts empty.
-        os.ftruncate(slot.journal_fd, journal_bytes(self._policy))
-        fds = {"counters": slot.counters_fd, "journal": slot.journal_fd}
+        slot.counts[HEARTBEAT] = time.monotonic_ns()
+        self._before_life(slot)
+        fds = {"counters": slot.counters_fd}
+        if slot.journal_fd is not None:
+            fds["journal"] = slot.journal_fd
         try:
             child = Child([*self._command, "--name", slot.name], fds, lambda said: self._receive(slot, said))
         except OSError as error:
             return f"cannot be started: {error.strerror}: {error.filename or self._command[0]}"
         slot.child = child
         slot.given = set()
+        slot.told = None
         self._send_configuration(slot)
         try:
             code = await child.exited
         finally:
             slot.child = None
             slot.ready = False
-            slot.upstreams = []
+            slot.report = None
             self._judge_readiness()
             child.kill()
             await child.exited
-            for waiting, answer in self._requests.values():
-                if waiting is slot and not answer.done():
-                    answer.set_exception(LookupError("the worker died while it was asked"))
+            self._after_life(slot)
         return f"(pid {child.pid}) {how_it_ended(code)}"
 
     def _send_configuration(self, slot: Slot) -> None:
         assert slot.child is not None
-        served = self._sockets.of_worker(self.active.index(slot), len(self.active))
+        served = self.sockets.of_worker(self.active.index(slot), len(self.active))
+        listeners = [listener for listener, _ in served]
         new = [(listener.id, sock.fileno()) for listener, sock in served if listener.id not in slot.given]
-        slot.given = {listener.id for listener, _ in served}
-        slot.child.channel.send(
-            Configure(self._policy, [listener for listener, _ in served], [number for number, _ in new]),
-            [fd for _, fd in new],
-        )
+        message = self._configuration(listeners, [number for number, _ in new])
+        if message == slot.told:
+            return
+        slot.given = {listener.id for listener in listeners}
+        slot.told = self._configuration(listeners, [])
+        slot.child.channel.send(message, [fd for _, fd in new])
 
     def _receive(self, slot: Slot, said: ToControl) -> None:
         match said:
@@ -219,15 +203,10 @@ class Workers:
                 _log.info("worker %s (pid %s) reads after %.0f ms", slot.name, pid, milliseconds)
                 slot.ready = True
                 self._judge_readiness()
-            case Report():
-                _tell_changes(slot.upstreams, said.upstreams)
-                slot.upstreams = said.upstreams
-            case Explained():
-                waiting = self._requests.get(said.request)
-                if waiting is not None and waiting[0] is slot and not waiting[1].done():
-                    waiting[1].set_result(said)
             case Drained():
                 pass  # its exit says the same, and later
+            case _:
+                self._hear(slot, said)
 
     def _judge_readiness(self) -> None:
         if all(slot.ready for slot in self.active):
@@ -251,24 +230,6 @@ class Workers:
                     slot.child.kill()
                 elif slot.drain_until is not None and now > slot.drain_until:
                     slot.child.kill()
-
-
-def _tell_changes(before: list[UpstreamReport], after: list[UpstreamReport]) -> None:
-    """One line per upstream that went down or came back; the same from several workers is summed."""
-    states = {(upstream.zone, upstream.address): upstream.state for upstream in before}
-    for upstream in after:
-        was = states.get((upstream.zone, upstream.address), "up")
-        if upstream.state == was:
-            continue
-        if upstream.state == "down":
-            _log.warning(
-                "upstream %s for %s is down (%d failures in a row)",
-                upstream.address,
-                upstream.zone,
-                FAILURES_TO_DOWN,
-            )
-        else:
-            _log.warning("upstream %s for %s answers again", upstream.address, upstream.zone)
 
 
 def _drain(slot: Slot) -> None:

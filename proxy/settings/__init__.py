@@ -10,7 +10,7 @@ from proxy.settings.checks import check
 from proxy.settings.files import read_text
 from proxy.settings.kinds import Section
 from proxy.settings.loops import own_listener
-from proxy.settings.model import Settings, default_settings, json_schema, places
+from proxy.settings.model import Settings, default_settings, json_schema, places, wanted_by
 from proxy.settings.reader import Problem, Reading, SettingsError
 from proxy.settings.resolv import read_resolv_conf
 
@@ -25,6 +25,7 @@ __all__ = [
     "own_listener",
     "parse",
     "read_resolv_conf",
+    "wanted_by",
 ]
 
 

@@ -8,10 +8,6 @@ from proxy.settings.loops import own_listener
 from proxy.settings.reader import Reading
 from proxy.settings.sections import Admin, Dns, Node
 
-_NO_SERVICE_YET = (
-    "not yet: needs the endpoint watch, which this version does not have; list addresses under upstreams"
-)
-
 
 def check(reading: Reading) -> None:
     """Note every rule that is broken."""
@@ -76,8 +72,6 @@ def _upstreams(reading: Reading) -> None:
                     key,
                     f"found {address}, where this proxy listens itself{also}: questions would go round",
                 )
-    for key, _ in _matching(reading, "dns.zones[].upstreams.service"):
-        reading.problem(reading.nodes[key], key, _NO_SERVICE_YET)
 
 
 def _times(reading: Reading) -> None:
@@ -115,7 +109,7 @@ def _relays(reading: Reading) -> None:
         if not relay.startswith("udp[") or not dot:
             continue
         mode = reading.values.get(f"{relay}].mode", "statsd")
-        only = {"fold": "statsd", "sessions": "datagram"}.get(name, mode)
+        only = {"fold": "statsd", "sessions": "datagram", "per_source.lines": "statsd"}.get(name, mode)
         if mode != only:
             reading.problem(node, key, f"found it with mode: {mode}; allowed is it only with mode: {only}")
         if name == "spread" and mode == "datagram" and reading.values.get(key) in ("name", "name+tags", "all"):

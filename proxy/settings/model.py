@@ -1,11 +1,12 @@
-"""A whole configuration as one value, and what follows from it: DNS policy, what isn't acted on yet, schema."""
+"""A whole configuration as one value, and what follows from it: policies, what isn't acted on yet, schema."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
 from msgspec import Struct, field
 
-from proxy.core.policy import DnsPolicy, Zone
+from proxy.core.endpoints import ServicePort
+from proxy.core.policy import DnsPolicy, RelayPolicy, Zone
 from proxy.settings.kinds import ListOf, Nullable, Schema, Section, fields
 from proxy.settings.leaves import FilePath
 from proxy.settings.loops import own_listener
@@ -17,7 +18,7 @@ from proxy.settings.sections import (
     Node,
     Relay,
     ResolvConf,
-    ServicePort,
+    ServiceUpstreams,
     Workers,
 )
 
@@ -51,14 +52,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def not_yet(self) -> list[str]:
         """What the file asks for and this version doesn't do, one message each."""
-        messages = [
-            f"udp[{number}] ({relay.name}): this version has no relay; {', '.join(relay.listen)} is not opened"
-            for number, relay in enumerate(self.udp)
-        ]
-        if self.kubernetes != Kubernetes():
-            messages.append("kubernetes: this version doesn't watch endpoints; the API server is not asked")
-        if self.endpoints_file is not None:
-            messages.append(f"endpoints_file: this version doesn't use endpoints; {self.endpoints_file} is not read")
+        messages = []
         if self.node.manage:
             messages.append(
                 "node.manage: this version sets up nothing in the kernel; "
@@ -78,20 +72,43 @@ class Settings(Struct, frozen=True, kw_only=True):
         forms = [zone.upstreams for zone in self._zones]
         return tuple(dict.fromkeys(form.resolv_conf for form in forms if isinstance(form, ResolvConf)))
 
-    def dns_policy(self, resolved: Mapping[str, tuple[str, ...]]) -> DnsPolicy:
-        """What each worker does, given the addresses in each of `resolv_conf_paths`; they share out the cache.
+    @property
+    def wanted_ports(self) -> tuple[ServicePort, ...]:
+        """The Services whose endpoints `dns_policy` and `relay_policies` need, each once."""
+        zones = [zone.upstreams for zone in self._zones if isinstance(zone.upstreams, ServiceUpstreams)]
+        wanted = [_wanted(upstreams) for upstreams in zones]
+        wanted += filter(None, map(wanted_by, self.udp))
+        return tuple(dict.fromkeys(wanted))
 
-        Addresses that are our own listeners are left out. Raises KeyError for a path that isn't resolved, ValueError
-        when DNS is off.
+    def dns_policy(
+        self,
+        resolved: Mapping[str, tuple[str, ...]],
+        endpoints: Callable[[ServicePort], tuple[str, ...]],
+        service_address: Callable[[ServicePort], str | None],
+    ) -> DnsPolicy:
+        """What each worker does; they share out the cache.
+
+        It takes the addresses in each of `resolv_conf_paths`, and for each Service its usable endpoints and its own
+        address (if known), which is asked when they all failed. Addresses that are our own listeners are left out.
+        Raises KeyError for a path that isn't resolved, ValueError when DNS is off.
         """
         if self.dns is None:
             raise ValueError("there is no dns section")
         cache, serialize = self.dns.cache, self.dns.serialize
+        zones = []
+        for zone in self._zones:
+            form, fallback = zone.upstreams, zone.fallback
+            if isinstance(form, ServiceUpstreams):
+                wanted = _wanted(form)
+                address = service_address(wanted)
+                fallback = tuple(dict.fromkeys([*([address] if address else []), *fallback]))
+                addresses = endpoints(wanted)
+            else:
+                addresses = resolved[form.resolv_conf] if isinstance(form, ResolvConf) else form
+            is_service = isinstance(form, ServiceUpstreams)
+            zones.append(Zone(zone.suffix, self._others(addresses), self._others(fallback), is_service))
         return DnsPolicy(
-            zones=tuple(
-                Zone(zone.suffix, self._others(_addresses(zone, resolved)), self._others(zone.fallback))
-                for zone in self._zones
-            ),
+            zones=tuple(zones),
             cache_bytes=cache.size // self.workers.dns,
             max_ttl=int(cache.max_ttl),
             negative_max_ttl=int(cache.negative_max_ttl),
@@ -102,6 +119,36 @@ class Settings(Struct, frozen=True, kw_only=True):
             hold=min(serialize.hold, self.dns.timeout),
         )
 
+    def relay_policies(
+        self, endpoints: Callable[[ServicePort], tuple[str, ...]], block: Callable[[str], int], probe: str
+    ) -> tuple[RelayPolicy, ...]:
+        """What each relay worker does, given the usable endpoints, each relay's ledger block and the run's secret.
+
+        Workers share out folds and sessions, as the kernel shares out clients.
+        """
+        share = self.workers.relay
+        policies = []
+        for relay in self.udp:
+            wanted = wanted_by(relay)
+            policies.append(
+                RelayPolicy(
+                    name=relay.name,
+                    block=block(relay.name),
+                    mode=relay.mode,
+                    spread=relay.spread_by,
+                    endpoints=() if wanted is None else endpoints(wanted),
+                    fold_bytes=relay.fold.size // share,
+                    fold_age=relay.fold.age,
+                    sessions_idle=relay.sessions.idle,
+                    sessions_max=max(1, relay.sessions.max // share),
+                    eject=relay.eject,
+                    datagrams_per_second=relay.per_source.datagrams or 0,
+                    lines_per_second=relay.per_source.lines or 0,
+                    probe=probe,
+                )
+            )
+        return tuple(policies)
+
     @property
     def _zones(self) -> tuple[DnsZone, ...]:
         return () if self.dns is None else self.dns.zones
@@ -111,11 +158,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         return tuple(address for address in addresses if own_listener(address, listen) is None)
 
 
-def _addresses(zone: DnsZone, resolved: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    if isinstance(zone.upstreams, ResolvConf):
-        return resolved[zone.upstreams.resolv_conf]
-    # `parse` refuses the service form until there are endpoints to take.
-    return () if isinstance(zone.upstreams, ServicePort) else zone.upstreams
+def wanted_by(relay: Relay) -> ServicePort | None:
+    """Whose endpoints receive what this relay takes; None where it has no Service."""
+    if relay.service is None or relay.port is None:
+        return None
+    return ServicePort(relay.service, relay.port)
+
+
+def _wanted(upstreams: ServiceUpstreams) -> ServicePort:
+    return ServicePort(upstreams.service, upstreams.port)
 
 
 def default_settings() -> Settings:

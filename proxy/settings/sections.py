@@ -44,7 +44,7 @@ class ResolvConf(Struct, frozen=True, kw_only=True):
     resolv_conf: Annotated[str, FilePath(), "A resolv.conf, whose nameservers are asked; it is read again on change."]
 
 
-class ServicePort(Struct, frozen=True, kw_only=True):
+class ServiceUpstreams(Struct, frozen=True, kw_only=True):
     """Upstreams are the endpoints of a Service."""
 
     service: Annotated[str, Service(), "namespace/name of the Service."]
@@ -55,7 +55,7 @@ class Upstreams:
     """A list of addresses, or a mapping that says where they come from."""
 
     _addresses = ListOf(Address(default_port=DNS_PORT), most=16, like='["192.0.2.1:53"]')
-    _forms: ClassVar = {"resolv_conf": Section(ResolvConf), "service": Section(ServicePort)}
+    _forms: ClassVar = {"resolv_conf": Section(ResolvConf), "service": Section(ServiceUpstreams)}
 
     def read(self, node: Any, key: str, reading: Reading) -> Any:
         if node.id == "sequence":
@@ -65,7 +65,8 @@ class Upstreams:
             forms = [form for name, form in self._forms.items() if name in names]
             if len(forms) == 1:
                 return forms[0].read(node, key, reading)
-        reading.problem(node, key, f'found {described(node)}; allowed is ["192.0.2.1:53"] or {{resolv_conf: PATH}}')
+        allowed = '["192.0.2.1:53"], {resolv_conf: PATH} or {service: NAMESPACE/NAME, port: PORT}'
+        reading.problem(node, key, f"found {described(node)}; allowed is {allowed}")
         return WRONG
 
     def plain(self, value: Any) -> Any:
@@ -81,9 +82,10 @@ class DnsZone(Struct, frozen=True, kw_only=True):
 
     suffix: Annotated[str, Suffix(), "Names that end in this; the longest suffix wins, . is everything."]
     upstreams: Annotated[
-        tuple[str, ...] | ResolvConf | ServicePort,
+        tuple[str, ...] | ResolvConf | ServiceUpstreams,
         Upstreams(),
-        "Whom to ask: a list of IP:port (port 53 where there is none), or {resolv_conf: PATH}.",
+        "Whom to ask: a list of IP:port (port 53 where there is none), {resolv_conf: PATH}, or the endpoints of a "
+        "Service: {service: NAMESPACE/NAME, port: PORT}.",
     ]
     fallback: Annotated[
         tuple[str, ...],
@@ -179,6 +181,21 @@ class Sessions(Struct, frozen=True, kw_only=True):
     ] = 4096
 
 
+class PerSource(Struct, frozen=True, kw_only=True):
+    """What one client may send; null is any number."""
+
+    datagrams: Annotated[
+        int | None,
+        Nullable(Integer(1, 10_000_000, "more no machine receives")),
+        "Datagrams a second from one IP, whatever its ports, or from one user of a Unix socket.",
+    ] = None
+    lines: Annotated[
+        int | None,
+        Nullable(Integer(1, 100_000_000, "more no machine receives")),
+        "statsd: lines a second from one source.",
+    ] = None
+
+
 class Relay(Struct, frozen=True, kw_only=True):
     """One UDP service."""
 
@@ -215,6 +232,7 @@ class Relay(Struct, frozen=True, kw_only=True):
         Duration("100ms", "10m", "a dead endpoint is gone from the slices by then"),
         "How long an endpoint that refused a datagram is left out.",
     ] = 5.0
+    per_source: Annotated[PerSource, Section(PerSource), "What one client may send."] = PerSource()
 
     @property
     def spread_by(self) -> str:

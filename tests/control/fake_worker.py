@@ -102,6 +102,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("channel", "counters", "journal", "uid", "gid"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--role")
     parser.add_argument("--name")
     parser.add_argument("--log-format")
     await FakeWorker(parser.parse_args()).live()

@@ -7,7 +7,6 @@ import signal
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -17,21 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.control.admin import Admin
 from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
 from proxy.control.client import AdminClient, NotRunning
+from proxy.control.configuration import Configuration
+from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.probe import Readiness
+from proxy.control.relay_workers import RelayWorkers
+from proxy.control.sockets import ListenSockets, relay_transports
 from proxy.control.state import State
 from proxy.core import counters
 from tests.control.eventually import eventually
-from tests.control.test_workers import POLICY, Run, free_address
-
-
-def configuration() -> Any:
-    return SimpleNamespace(
-        error=None,
-        loaded_at=1.0,
-        now=SimpleNamespace(digest="abc", policy=POLICY),
-        status=lambda: {"path": None, "error": None, "sha256": "abc"},
-    )
+from tests.control.test_workers import FAKE_WORKER, Run, free_address
 
 
 class Served(Run):
@@ -39,10 +33,15 @@ class Served(Run):
 
     async def serve(self, directory: Path) -> None:
         await self.start()
-        self.configuration = configuration()
-        self.state = State(self.configuration, self.sockets, self.workers)
         self.path = directory / "run" / "admin.sock"
-        self.admin = Admin(self.state, Readiness(self.sockets))
+        file = directory / "sidestep.yaml"
+        file.write_text(f'dns: {{listen: ["{self.address}"], zones: [{{suffix: ., upstreams: ["192.0.2.1"]}}]}}\n')
+        self.configuration = Configuration(file)
+        self.relay = RelayWorkers(ListenSockets("udp[].listen", relay_transports), "json", FAKE_WORKER)
+        self.endpoints = Endpoints(lambda: None)
+        self.endpoints.follow(self.configuration.now)
+        self.state = State(self.configuration, self.workers, self.relay, self.endpoints)
+        self.admin = Admin(self.state, Readiness(self.sockets, self.relay.sockets, "secret"))
         address = free_address()
         await self.admin.start(open_admin_tcp(address), open_admin_unix(self.path))
         self.http = aiohttp.ClientSession(f"http://{address}")
@@ -89,13 +88,13 @@ async def test_a_worker_that_stands_still_makes_it_neither_healthy_nor_ready(run
     code, text = await run.get("/readyz")
     assert code == 503
     assert [reason.split(": ")[1] for reason in json.loads(text)["reasons"]] == ["no answer within 1 s"] * 2
-    run.state.workers.slots[0].counts[counters.HEARTBEAT] = 0  # long ago
+    run.state.dns.slots[0].counts[counters.HEARTBEAT] = 0  # long ago
     code, text = await run.get("/healthz")
     assert (code, json.loads(text)["status"]) == (503, "unavailable")
 
 
 async def test_status_has_what_the_contract_names(run: Served) -> None:
-    await eventually(lambda: run.workers.slots[0].upstreams)
+    await eventually(lambda: run.workers.slots[0].report)
     status = await run.json("/status.json")
     assert status["workers"][0].items() >= {"role": "dns", "pid": run.pid, "restarts": 0}.items()
     assert status["dns"]["upstreams"] == [{"zone": ".", "address": "192.0.2.1:53", "state": "up", "rtt_ms": 0.4}]
@@ -192,7 +191,7 @@ async def test_the_client_of_the_commands_reads_status_and_explains(run: Served)
 
 
 async def test_a_socket_that_answers_is_not_taken_over(run: Served) -> None:
-    with pytest.raises(CannotRun, match="another sidestep answers there"):
+    with pytest.raises(CannotRun, match="another process answers there"):
         await asyncio.to_thread(open_admin_unix, run.path)
 
 

@@ -3,14 +3,18 @@
 import errno
 import os
 import resource
+import socket
+import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from proxy.control.errors import CannotRun
-from proxy.control.sockets import ListenSockets, open_udp, why_not
+from proxy.control.sockets import ListenSockets, open_udp, relay_transports, why_not
 from tests.control.test_workers import free_address
 
 
@@ -127,3 +131,67 @@ def test_ids_are_never_used_twice(sockets: ListenSockets) -> None:
     sockets.close_others([])
     sockets.open([address], 1)
     assert not before & {listener.id for listener, _ in sockets.of_worker(0, 1)}
+
+
+def unixgram() -> ListenSockets:
+    return ListenSockets("udp[].listen", relay_transports)
+
+
+def test_a_unix_socket_takes_datagrams_of_any_user_and_tells_whose(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "statsd.sock"
+    sockets = unixgram()
+    sockets.open([f"unix:{path}"], 2)
+    (listener, sock), *others = sockets.of_worker(0, 2)
+    assert (listener.transport, others, stat.S_IMODE(path.stat().st_mode)) == ("unixgram", [], 0o666)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(b"a:1|c", str(path))
+    data, ancillary, _, _ = sock.recvmsg(100, socket.CMSG_SPACE(12))
+    assert data == b"a:1|c"
+    assert struct.unpack("3i", ancillary[0][2]) == (os.getpid(), os.getuid(), os.getgid())
+    sockets.close()
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_a_dead_run_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "statsd.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(path))
+    sockets = unixgram()
+    sockets.open([f"unix:{path}"], 1)
+    sockets.close()
+
+
+def test_a_unix_socket_of_another_process_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "statsd.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(CannotRun, match=f"cannot listen on unix:{path}: another process answers there"):
+            unixgram().open([f"unix:{path}"], 1)
+    assert path.exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    with pytest.raises(CannotRun, match=r"a file that is no socket is in the way.*udp\[\]\.listen"):
+        unixgram().open([f"unix:{path}"], 1)
+    assert path.read_text() == "precious"
+
+
+def test_a_unix_socket_that_another_run_has_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "statsd.sock"
+    sockets = unixgram()
+    sockets.open([f"unix:{path}"], 1)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        sockets.close()
+        assert path.exists()
+
+
+def test_of_a_relay_only_udp_is_opened() -> None:
+    address = free_address()
+    sockets = unixgram()
+    sockets.open([address], 1)
+    assert sockets.listeners == [(address, "udp")]
+    sockets.close()

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.control.dns_workers import DnsWorkers
 from proxy.control.sockets import ListenSockets
-from proxy.control.workers import Workers, backoff
+from proxy.control.workers import backoff
 from proxy.core import counters
 from proxy.core.policy import DnsPolicy, Zone
 from proxy.worker.channel import Explained
@@ -59,7 +60,7 @@ class Run:
     def __init__(self) -> None:
         self.address = free_address()
         self.sockets = ListenSockets()
-        self.workers = Workers(self.sockets, "json", FAKE_WORKER)
+        self.workers = DnsWorkers(self.sockets, "json", FAKE_WORKER)
         self.client = Client(self.address)
 
     async def start(self, count: int = 1) -> None:
@@ -176,7 +177,7 @@ async def test_explaining_asks_a_running_worker(run: Run) -> None:
 
 async def test_a_worker_that_cannot_start_is_tried_again_ever_later() -> None:
     sockets = ListenSockets()
-    workers = Workers(sockets, "json", (sys.executable, "-c", "raise SystemExit(3)"))
+    workers = DnsWorkers(sockets, "json", (sys.executable, "-c", "raise SystemExit(3)"))
     workers.configure(POLICY, 1)
     task = asyncio.ensure_future(workers.run())
     await eventually(lambda: workers.slots and workers.slots[0].restarts >= 3)

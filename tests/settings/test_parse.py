@@ -3,11 +3,20 @@
 import pytest
 import yaml
 
-from proxy.core.policy import DnsPolicy, Zone
+from proxy.core.endpoints import ServicePort
+from proxy.core.policy import DnsPolicy, RelayPolicy, Zone
 from proxy.settings import Settings, default_settings, parse
 from proxy.settings.kinds import Section
-from proxy.settings.sections import Dns, DnsZone, Fold, Node, ResolvConf, Serialize, Sessions
-from tests.settings.texts import DESIGN, EVERYTHING, problem
+from proxy.settings.sections import Dns, DnsZone, Fold, Node, ResolvConf, Serialize, ServiceUpstreams, Sessions
+from tests.settings.texts import DESIGN
+
+KUBE_DNS = ServicePort("kube-system/kube-dns", "dns")
+
+
+def policy(settings, resolved=None, endpoints=None, addresses=None):
+    """The DNS policy, given what is known of each resolv.conf and Service."""
+    known, own = endpoints or {}, addresses or {}
+    return settings.dns_policy(resolved or {}, lambda wanted: known.get(wanted, ()), own.get)
 
 
 def dns(text: str) -> Dns:
@@ -27,11 +36,13 @@ def test_it_turns_nothing_on_in_an_empty_file(text):
 
 
 def test_it_reads_the_designs_example():
-    settings = parse(EVERYTHING)
+    settings = parse(DESIGN)
     assert settings.dns is not None
     assert settings.dns.listen == ("169.254.20.10:53", "10.96.0.10:53")
     assert settings.dns.zones[0] == DnsZone(
-        suffix="cluster.local", upstreams=("192.0.2.3:53",), fallback=("10.96.0.10:53",)
+        suffix="cluster.local",
+        upstreams=ServiceUpstreams(service="kube-system/kube-dns", port="dns"),
+        fallback=("10.96.0.10:53",),
     )
     assert settings.dns.serialize == Serialize(enabled=True, hold=0.25)
     assert settings.udp[0].fold == Fold(size=8 * 1024 * 1024, age=600)
@@ -43,7 +54,7 @@ def test_it_reads_the_designs_example():
 
 
 def test_it_has_the_designs_values_as_its_defaults():
-    written = parse(EVERYTHING)
+    written = parse(DESIGN)
     assert written.dns is not None
     assert (written.dns.cache, written.dns.timeout, written.dns.serialize) == (Dns().cache, 2, Serialize())
     assert written.workers == Settings().workers
@@ -51,11 +62,9 @@ def test_it_has_the_designs_values_as_its_defaults():
     assert written.node == Node()
 
 
-def test_it_refuses_the_service_form_of_upstreams_at_its_place_and_nothing_else_in_the_designs_example():
-    assert problem(DESIGN) == (
-        "5:28: dns.zones[0].upstreams.service: not yet: needs the endpoint watch, which this version does not have; "
-        "list addresses under upstreams"
-    )
+def test_it_takes_the_designs_example_whole():
+    settings = parse(DESIGN)
+    assert settings.wanted_ports == (KUBE_DNS, ServicePort("monitoring/statsd", "statsd"))
 
 
 def test_it_applies_defaults_inside_a_section_that_is_present():
@@ -170,7 +179,7 @@ def test_it_takes_a_port_by_name_or_number():
 
 
 def test_it_reads_what_it_writes():
-    settings = parse(EVERYTHING)
+    settings = parse(DESIGN)
     written = Section(Settings).plain(settings)
     for relay in written["udp"]:
         del relay["sessions"]
@@ -191,7 +200,7 @@ dns:
 """
     )
     assert settings.resolv_conf_paths == ("/tmp/r",)
-    assert settings.dns_policy({"/tmp/r": ("192.0.2.7:53",)}) == DnsPolicy(
+    assert policy(settings, {"/tmp/r": ("192.0.2.7:53",)}) == DnsPolicy(
         zones=(Zone(".", ("192.0.2.7:53",), ("192.0.2.9:53",)), Zone("a.example", ("192.0.2.1:54",))),
         cache_bytes=1 << 20,
         max_ttl=60,
@@ -205,32 +214,69 @@ dns:
 
 
 def test_it_leaves_own_listeners_out_of_the_policy():
-    policy = parse("dns: {}").dns_policy({"/etc/resolv.conf": ("127.0.0.1:5300", "192.0.2.7:53")})
-    assert policy.zones[0].upstreams == ("192.0.2.7:53",)
+    made = policy(parse("dns: {}"), {"/etc/resolv.conf": ("127.0.0.1:5300", "192.0.2.7:53")})
+    assert made.zones[0].upstreams == ("192.0.2.7:53",)
 
 
 def test_it_holds_no_longer_than_the_timeout_in_the_policy():
     settings = parse("dns: {timeout: 100ms}")
-    assert settings.dns_policy({"/etc/resolv.conf": ()}).hold == pytest.approx(0.1)
+    assert policy(settings, {"/etc/resolv.conf": ()}).hold == pytest.approx(0.1)
 
 
 def test_it_has_no_policy_while_dns_is_off():
     with pytest.raises(ValueError, match="no dns section"):
-        Settings().dns_policy({})
+        policy(Settings())
+
+
+def test_it_asks_the_endpoints_of_a_service_and_then_its_own_address():
+    made = policy(parse(DESIGN), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.11:53"})
+    assert made.zones[0] == Zone("cluster.local", ("10.244.1.2:53",), ("10.96.0.11:53",), service=True)
+    assert not made.zones[1].service
+
+
+def test_it_never_asks_a_service_address_that_it_listens_on():
+    made = policy(parse(DESIGN), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.10:53"})
+    assert made.zones[0].fallback == ()
 
 
 def test_it_says_what_this_version_does_not_do_yet():
     assert parse("dns: {}").not_yet == []
-    messages = parse(EVERYTHING).not_yet
-    assert [message.split(":")[0] for message in messages] == [
-        "udp[0] (statsd)",
-        "node.manage",
-        "dns.zones[0].fallback",
-    ]
-    others = parse("kubernetes: {server: https://192.0.2.1}\nendpoints_file: /tmp/e.yaml").not_yet
-    assert [message.split(":")[0] for message in others] == ["kubernetes", "endpoints_file"]
+    messages = parse(DESIGN).not_yet
+    assert [message.split(":")[0] for message in messages] == ["node.manage", "dns.zones[0].fallback"]
 
 
 def test_workers_share_out_the_cache() -> None:
     settings = parse("dns: {zones: [{suffix: ., upstreams: [192.0.2.1]}], cache: {size: 3MiB}}\nworkers: {dns: 3}")
-    assert settings.dns_policy({}).cache_bytes == 1 << 20
+    assert policy(settings).cache_bytes == 1 << 20
+
+
+def test_relay_workers_get_the_endpoints_and_share_out_folds_and_sessions() -> None:
+    settings = parse(DESIGN.replace("relay: 1", "relay: 2").replace("age: 10m}", "age: 10m}\n    eject: 2s"))
+    (made,) = settings.relay_policies(
+        lambda wanted: (f"192.0.2.1:{len(str(wanted.port))}",), lambda name: 7, "secret"
+    )
+    assert made == RelayPolicy(
+        name="statsd",
+        block=7,
+        mode="statsd",
+        spread="name",
+        endpoints=("192.0.2.1:6",),
+        fold_bytes=4 << 20,
+        fold_age=600.0,
+        sessions_max=2048,
+        eject=2.0,
+        probe="secret",
+    )
+
+
+def test_a_relay_without_a_service_has_no_endpoints() -> None:
+    (made,) = default_settings().relay_policies(lambda wanted: ("192.0.2.1:1",), lambda name: 0, "")
+    assert made.endpoints == ()
+
+
+def test_budgets_of_a_source_are_off_unless_they_are_set() -> None:
+    text = 'udp: [{name: x, listen: ["[::1]:99"], per_source: {datagrams: 10, lines: 20}}]'
+    (limited,) = parse(text).relay_policies(lambda wanted: (), lambda name: 0, "")
+    (free,) = default_settings().relay_policies(lambda wanted: (), lambda name: 0, "")
+    assert (limited.datagrams_per_second, limited.lines_per_second) == (10, 20)
+    assert (free.datagrams_per_second, free.lines_per_second) == (0, 0)

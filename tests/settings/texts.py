@@ -30,9 +30,6 @@ admin: {listen: "127.0.0.1:9253", socket: /run/sidestep/admin.sock}
 """
 """Every section, as the design gives it."""
 
-EVERYTHING = DESIGN.replace("{service: kube-system/kube-dns, port: dns}", "[192.0.2.3]")
-"""The same without the form that this version refuses."""
-
 
 def problems(text: str) -> list[str]:
     """What is wrong with the text, as `LINE:COLUMN: KEY: reason`."""

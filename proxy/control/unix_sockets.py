@@ -1,0 +1,73 @@
+"""Unix sockets as files: made, told from what a dead run left behind, and removed when they are still ours."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+ANY_USER = 0o666
+OWNER_ONLY = 0o600
+
+
+def open_unix(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
+    """A bound, non-blocking socket; one that a dead run left behind is replaced. Raises OSError (see `unix_advice`).
+
+    Who may write to its file may use it: `mode` decides.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _remove_stale(path, kind)
+    sock = socket.socket(socket.AF_UNIX, kind)
+    old_mask = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(str(path))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(old_mask)
+    return sock
+
+
+def remove_unix(path: Path, inode: int) -> None:
+    """Remove the file, unless another process has put its own there."""
+    try:
+        if path.stat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        pass  # gone already, or its directory is; the next start removes a stale one
+
+
+def unix_advice(error: OSError, setting: str) -> str:
+    """What is in the way of a socket's file, and what to do about it."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"another process answers there; stop it or choose another path in {setting}"
+        case errno.EEXIST | errno.ENOTDIR:
+            return f"a file that is no socket is in the way; move it or choose another path in {setting}"
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"the disk is full; make room or choose another path in {setting}"
+        case errno.EROFS:
+            return f"the file system is read-only; mount a writable one there or choose another path in {setting}"
+        case errno.EACCES | errno.EPERM:
+            return f"not allowed to write there; create the directory for this user or change {setting}"
+        case _:
+            return f"{error.strerror or error}; choose another path in {setting}"
+
+
+def _remove_stale(path: Path, kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        try:
+            sock.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError as error:  # connect() says this of any file that is no socket, too
+            if not path.is_socket():
+                raise FileExistsError(errno.EEXIST, "no socket") from error
+            path.unlink()
+            return
+        except OSError as error:
+            if error.errno == errno.EPROTOTYPE:  # a socket of another kind: somebody listens
+                raise OSError(errno.EADDRINUSE, "a socket of another kind") from error
+            raise
+    raise OSError(errno.EADDRINUSE, "another process answers there")
