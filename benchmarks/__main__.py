@@ -14,6 +14,8 @@ from benchmarks import (
     report,
     search_path,
     silent_upstream,
+    statsd_cpu,
+    statsd_rate,
     stubs,
     warm_cache,
     worker_kill,
@@ -33,6 +35,8 @@ MEASUREMENTS: dict[str, ModuleType] = {
         warm_cache,
         memory,
         stubs,
+        statsd_rate,
+        statsd_cpu,
     )
 }
 

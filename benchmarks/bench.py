@@ -74,6 +74,7 @@ class Bench:
     def __init__(self, rounds: int, directory: Path, without: Sequence[str] = ()) -> None:
         self.rounds = rounds
         self.directory = directory
+        self.without = tuple(without)
         self.installed = [name for name, kind in peers.KINDS.items() if kind.installed() and name not in without]
         self.client = Client(directory, CLIENT_CPU)
         self.free_client = Client(directory)

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from tests import peers
 
-SOURCE = Path(__file__).with_name("client.c")
+
+def compiled(name: str, directory: Path) -> Path:
+    """`benchmarks/NAME.c`, compiled into this directory unless it is there. Raises RuntimeError with no compiler."""
+    program = directory / name
+    if not program.exists():
+        compiler = peers.find("gcc") or peers.find("cc")
+        if compiler is None:
+            raise RuntimeError(f"benchmarks/{name}.c needs a C compiler; install gcc")
+        subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name(f"{name}.c")], check=True)
+    return program
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,8 @@ class Client:
     """Runs the load generators; `prefix` (taskset) goes in front of each."""
 
     def __init__(self, directory: Path, prefix: Sequence[str] = ()) -> None:
-        self._program = directory / "client"
+        self._program = compiled("client", directory)
         self._prefix = tuple(prefix)
-        if self._program.exists():
-            return
-        compiler = peers.find("gcc") or peers.find("cc")
-        if compiler is None:
-            raise RuntimeError("the load generator needs a C compiler; install gcc")
-        subprocess.run([compiler, "-O2", "-o", self._program, SOURCE], check=True)
 
     def _run(self, *words: object) -> Result:
         command = [*self._prefix, *map(str, (self._program, *words))]

@@ -1,0 +1,96 @@
+"""Does one relay worker lose anything at 64,000 datagrams a second, or at 150,000 lines a second?"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from benchmarks import meter, report
+from benchmarks.bench import CLIENT_CPU, SERVER_CPU, Bench
+from benchmarks.relays import PORT, RELAYS, dropped_by_kernel, ledger, relaying
+from benchmarks.statsd_load import Load, Sender, Sent, Sinks, sinks
+from tests import peers
+
+SECONDS = 5
+LOADS = (Load(65_000, SECONDS, lines=1, batch=65), Load(15_200, SECONDS, lines=10, batch=15))
+ENDPOINTS = ("127.0.54.1", "127.0.54.2", "127.0.54.3")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One load through one relay."""
+
+    sent: Sent
+    arrived_lines: int
+    out: int
+    kernel_drops: int
+    named_drops: int
+    """Lines that Sidestep's ledger says it dropped."""
+    cpu_percent: float
+
+
+def measure(bench: Bench) -> str:
+    """Losses summed over all rounds, by where they were counted; relays take turns within each round."""
+    names = [name for name, kind in RELAYS.items() if kind.installed() and name not in bench.without]
+    turns: dict[tuple[Load, str], list[Turn]] = {(load, name): [] for load in LOADS for name in names}
+    addresses = [f"{host}:{PORT}" for host in ENDPOINTS]
+    sender = Sender(bench.directory, CLIENT_CPU)
+    with ExitStack() as stack:
+        counting = stack.enter_context(sinks(bench.directory, addresses, CLIENT_CPU))
+        servers = {
+            name: stack.enter_context(relaying(name, _job(bench, number, addresses), SERVER_CPU))
+            for number, name in enumerate(names)
+        }
+        for round_number in range(bench.rounds + 1):
+            for (load, name), seen in turns.items():
+                turn = _push(servers[name], sender, counting, load)
+                if round_number:  # the first is a warm-up
+                    seen.append(turn)
+    rows = []
+    for (load, name), seen in turns.items():
+        sent = sum(turn.sent.datagrams for turn in seen)
+        lost = sum(turn.sent.lines - turn.arrived_lines for turn in seen)
+        rows.append(
+            [
+                f"{load}, {name}",
+                report.spread([turn.sent.datagrams / turn.sent.seconds for turn in seen], 0),
+                report.spread([turn.sent.lines / turn.sent.seconds for turn in seen], 0),
+                str(sum(turn.kernel_drops for turn in seen)),
+                str(sum(turn.named_drops for turn in seen)) if name == "sidestep" else "-",
+                f"{lost} of {sum(turn.sent.lines for turn in seen)}",
+                f"{sent / max(1, sum(turn.out for turn in seen)):.1f}",
+                report.spread([turn.cpu_percent for turn in seen]),
+            ]
+        )
+    heading = ["load, relay", "datagrams/s", "lines/s", "kernel drops", "named drops", "lines lost"]
+    heading += ["packed", "CPU %"]
+    return f"{SECONDS} s each, 2,000 names, {len(ENDPOINTS)} endpoints (one for the others)\n\n" + report.table(
+        heading, rows
+    )
+
+
+def _job(bench: Bench, number: int, endpoints: list[str]) -> peers.Job:
+    host = f"127.0.54.{10 + number}"
+    directory = bench.directory / f"relay-{number}"
+    directory.mkdir()
+    listen = f"{host}:{peers.free_port(host)}"
+    return peers.Job(listen, ",".join(endpoints), directory, admin_port=peers.free_port())
+
+
+def _push(server: peers.Server, sender: Sender, counting: Sinks, load: Load) -> Turn:
+    """One turn. Raises RuntimeError where Sidestep's ledger is not what was sent and what arrived."""
+    ours = server.kind.name == "sidestep"
+    before, dropped, cpu = counting.arrived(), dropped_by_kernel(server), meter.cpu_seconds(server.pids())
+    accounts = ledger(server) if ours else {}
+    sent = sender.send(server.job.listen, load)
+    arrived = counting.settled(before, sent.lines)
+    percent = (meter.cpu_seconds(server.pids()) - cpu) / sent.seconds * 100
+    dropped = dropped_by_kernel(server) - dropped
+    named = 0
+    if arrived.dropped:
+        raise RuntimeError(f"the sinks lost {arrived.dropped} datagrams: this machine is too slow for {load}")
+    if ours:
+        now = ledger(server)
+        named = sum(now["dropped"].values()) - sum(accounts["dropped"].values())
+        received, forwarded = (now[key] - accounts[key] for key in ("received", "forwarded"))
+        if received != sent.lines - dropped * load.lines or forwarded != arrived.lines:
+            raise RuntimeError(f"the ledger says {now} after {accounts}; sent were {sent}, there arrived {arrived}")
+    return Turn(sent, arrived.lines, arrived.datagrams, dropped, named, percent)
