@@ -212,6 +212,8 @@ async def test_what_waits_outlives_a_killed_worker(start, peer):
     client = peer(sock)
     client.sock.send(b"a:1|c")
     await endpoint.received(1)
+    client.sock.send(PROBE.encode())
+    await client.received(1)  # so the first one is counted
     worker.process.send_signal(signal.SIGSTOP)
     for _ in range(300):
         client.sock.send(b"b:1|c")
