@@ -74,11 +74,10 @@ class Ejection:
         if self._out.pop(address, None) is not None:
             self._judge(now)
 
-    def pause(self, address: str, until: float, now: float) -> None:
-        """Nothing can be sent to it from here for a while: no judgement on it, so any number may be paused."""
-        if address in self.endpoints:
-            self._paused[address] = until
-            self._judge(now)
+    def pause(self, addresses: Iterable[str], until: float, now: float) -> None:
+        """Nothing can be sent to these from here for a while: no judgement on them, so there may be any number."""
+        self._paused.update((address, until) for address in addresses if address in self.endpoints)
+        self._judge(now)
 
     def expire(self, now: float) -> bool:
         """Let time pass; whether `usable` is another one now."""

@@ -234,7 +234,7 @@ class DatagramRelay(Relay):
             self._sessions.use(session.key, now)
 
     def _pause(self, endpoint: str, now: float) -> None:
-        self._ejection.pause(endpoint, now + UNREACHABLE_WAIT, now)
+        self._ejection.pause([endpoint], now + UNREACHABLE_WAIT, now)
         self._follow_ejection()
 
     def _follow_ejection(self) -> None:

@@ -18,6 +18,8 @@ from proxy.worker.statsd_relay import StatsdRelay
 
 READ_LIMIT = 1.0
 """How long a drain goes on reading while senders go on sending; what waited when it began takes far less."""
+STOP_LIMIT = 0.2
+"""The same for one listener, while nothing else goes on."""
 RELEASE_LIMIT = 0.8
 """How much longer a drain waits for what is folded and on its way out; the rest is evicted."""
 _DRAIN_POLL = 0.01
@@ -70,10 +72,10 @@ class RelayWorker:
         return list(self._listening)
 
     def stop_listening(self, number: int) -> None:
-        """Relay what waits there (no more than one queue holds), leave the rest to others, close our descriptor."""
+        """Relay what waits there, leave what comes later to others, and close our descriptor."""
         listening = self._listening.pop(number)
         self._loop.remove_reader(listening.sock.fileno())
-        end = self._clock.now() + READ_LIMIT
+        end = self._clock.now() + STOP_LIMIT
         while listening.read() and self._clock.now() < end:
             pass
         listening.relay.forget(listening.arrivals)

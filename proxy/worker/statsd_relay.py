@@ -126,11 +126,11 @@ class StatsdRelay(Relay):
         if error == errno.ECONNREFUSED and turn < REFUSALS_IN_TURN:
             self._refused(sock.address, now)  # an earlier datagram: this one will be taken
         elif error in QUEUE_FULL or error == errno.ECONNREFUSED:
-            self._ejection.pause(sock.address, now + QUEUE_FULL_WAIT, now)
+            self._ejection.pause([sock.address], now + QUEUE_FULL_WAIT, now)
         else:
             # A socket's own address may be gone: it gets a new socket.
             self._sockets.pop(sock.address).close()
-            self._ejection.pause(sock.address, now + UNREACHABLE_WAIT, now)
+            self._ejection.pause([sock.address], now + UNREACHABLE_WAIT, now)
         self._follow_ejection(now)
 
     def _reported(self, sock: EndpointSocket, error: int) -> None:
@@ -152,24 +152,24 @@ class StatsdRelay(Relay):
 
     def _follow_ejection(self, now: float) -> None:
         """Have a socket to every endpoint that is usable, and tell the router which ones are."""
-        while self._ejection.usable is not self._told:
-            for address in self._ejection.usable:
-                if address not in self._sockets:
-                    self._open(address, now)
-            usable = self._ejection.usable
-            if all(address in self._sockets for address in usable):
-                self._told = usable
-                self._sendable = {address: self._sockets[address] for address in usable}
-                self._router.set_usable(usable)
+        if self._ejection.usable is self._told:
+            return
+        missing = [address for address in self._ejection.usable if address not in self._sockets]
+        failed = [address for address in missing if not self._open(address)]
+        if failed:
+            self._ejection.pause(failed, now + UNREACHABLE_WAIT, now)
+        self._told = usable = self._ejection.usable
+        self._sendable = {address: self._sockets[address] for address in usable}
+        self._router.set_usable(usable)
 
-    def _open(self, address: str, now: float) -> None:
+    def _open(self, address: str) -> bool:
         try:
             sock = OneWaySocket(address, self._poller, self._reported)
         except OSError:
-            self._ejection.pause(address, now + UNREACHABLE_WAIT, now)
-            return
+            return False
         self._sockets[address] = sock
         self._router.set_limit(address, sock.limit)
+        return True
 
     def _look_at_paths(self, now: float) -> None:
         self._paths_seen = now

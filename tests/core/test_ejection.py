@@ -145,9 +145,8 @@ def test_an_ejection_lasts_as_long_as_the_policy_says_when_it_begins():
 
 def test_it_pauses_any_number_of_them():
     made = ejection(A, B)
-    made.pause(A, 2.0, 1.0)
-    made.pause(B, 3.0, 1.0)
-    made.pause(C, 9.0, 1.0)
+    made.pause([A], 2.0, 1.0)
+    made.pause([B, C], 3.0, 1.0)
     assert made.usable == ()
     assert made.ejected == ()
     assert made.deadline() == 2.0
@@ -160,7 +159,7 @@ def test_it_pauses_any_number_of_them():
 def test_a_trial_waits_for_the_end_of_a_pause():
     made = ejection(A, B)
     made.refused(A, 1.0)
-    made.pause(A, 10.0, 1.0)
+    made.pause([A], 10.0, 1.0)
     assert not made.expire(6.0)
     assert made.deadline() == 10.0
     made.expire(10.0)
@@ -186,7 +185,7 @@ def test_it_never_leaves_out_more_than_half_nor_for_ever(steps):
             case "configure":
                 made.configure(sorted(endpoints), SECONDS, now)
             case "pause":
-                made.pause(address, now + seconds, now)
+                made.pause([address], now + seconds, now)
             case "expire":
                 made.expire(now)
             case _:
