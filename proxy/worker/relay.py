@@ -47,15 +47,13 @@ class RelayWorker:
         """
         before = self._relays
         self._relays = {policy.name: self._relay(policy, before.get(policy.name)) for policy in relays}
-        wanted = {listener.id: listener.relay for listener in listeners}
+        names = {listener.id: listener.relay for listener in listeners}
         for number, listening in list(self._listening.items()):
-            relay = self._relays.get(wanted.get(number, listening.name))
-            if relay is not None:
-                listening.relay = relay
-            if number not in wanted:
+            listening.name = names.get(number, listening.name)
+            # Where its relay is gone, what waits still goes the way that it had.
+            listening.relay = self._relays.get(listening.name, listening.relay)
+            if number not in names or listening.name not in self._relays:
                 self.stop_listening(number)
-            else:
-                listening.name = wanted[number]
         for name, relay in before.items():
             if self._relays.get(name) is not relay:
                 relay.close()
