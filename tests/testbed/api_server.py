@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -120,6 +121,12 @@ class RealApiServer:
         fresh.write_text(token)
         fresh.replace(self._token_file)
         await self.stop()
+        await self.start()
+
+    async def rotate_certificate(self) -> None:
+        """Restart with a certificate of a new CA, which `access.ca_file` holds from then on."""
+        await self.stop()
+        await self._in_thread(shutil.rmtree, self._plane.ca_file.parent)
         await self.start()
 
     async def forbid(self, verb: str, resource: str) -> None:
