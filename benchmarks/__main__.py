@@ -9,6 +9,7 @@ from types import ModuleType
 from benchmarks import (
     cached_hit_cpu,
     cold_misses,
+    endpoint_change,
     fixed_rate,
     memory,
     report,
@@ -37,6 +38,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
         stubs,
         statsd_rate,
         statsd_cpu,
+        endpoint_change,
     )
 }
 

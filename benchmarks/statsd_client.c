@@ -1,5 +1,5 @@
 /*
- * StatsD load over UDP at a fixed rate: counters with 2,000 names, one increment each.
+ * StatsD load over UDP at a fixed rate: counters, sampled counters, timers and gauges with 2,000 names.
  *
  *   statsd_client HOST PORT DATAGRAMS_PER_SECOND SECONDS LINES BATCH
  *
@@ -40,6 +40,7 @@ static void die(const char *what) {
 }
 
 int main(int argc, char **argv) {
+    static const char *types[] = {"|c", "|ms", "|c|@0.5", "|g"};
     static char wires[NAMES][LINES_MAX * LINE_MAX_BYTES];
     static struct iovec parts[NAMES];
     static struct mmsghdr sends[BATCH_MAX];
@@ -57,7 +58,8 @@ int main(int argc, char **argv) {
     for (int i = 0, name = 0; i < NAMES; i++) {
         char *end_of_wire = wires[i];
         for (int line = 0; line < lines; line++, name++)
-            end_of_wire += sprintf(end_of_wire, "%sbench.service%04d.requests.finished:1|c|#env:prod,zone:a", line ? "\n" : "", name % NAMES);
+            end_of_wire += sprintf(end_of_wire, "%sbench.service%04d.requests.finished:%d%s|#env:prod,zone:a",
+                                   line ? "\n" : "", name % NAMES, 1 + i % 977, types[name % 4]);
         parts[i] = (struct iovec){wires[i], (size_t)(end_of_wire - wires[i])};
     }
     prctl(PR_SET_TIMERSLACK, 1000);
