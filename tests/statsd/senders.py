@@ -16,7 +16,7 @@ CLIENTS = Path(__file__).parent / "clients"
 NODE_MODULES = Path.home() / ".cache/sidestep/node/node_modules"
 
 # What a server knows after one round, by metric; times in seconds. `errors` are lines that statsd_exporter counts as
-# such and reads no further: sets (illegal_event), events (malformed_value) and service checks (not_enough_parts_after_colon).
+# such and reads no further: sets (illegal_event), events (malformed_value), service checks (the third).
 EVERY = {"hits": 30, "latency_count": 10, "latency_sum": 0.055}
 SAMPLED = {"sampled": 8}
 MOVED = {"moved": 2}
