@@ -68,6 +68,7 @@ class StatsdRelay(Relay):
         self._sockets.clear()
         # A fold that has no room evicts, and so counts, what is in it.
         self._router.configure(replace(self._policy, endpoints=(), fold_bytes=0))
+        self._router.take()  # nothing, which it shows in the ledger
 
     def write_gauges(self) -> None:
         now = self._clock.now()

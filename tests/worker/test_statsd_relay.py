@@ -1,5 +1,6 @@
 """StatsD mode on real sockets: endpoints that change, refuse and have short paths, and a ledger that stays true."""
 
+import errno
 import random
 import re
 import socket
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from proxy.worker import arrivals
+from proxy.worker.endpoint import EndpointSocket
 from proxy.worker.mmsg import kernel_drops
 from tests.worker.relaying import PROBE, Peer, Relaying, bound
 
@@ -410,6 +412,14 @@ LOW_PATH = textwrap.dedent("""
         relay.worker.write_gauges()
         print("raised", relay.state.limits[endpoint.address])
         relay.close()
+        opaque = Relaying("datagram")
+        endpoint = opaque.peer("127.0.0.1")
+        opaque.configure(endpoint)
+        server = opaque.listen()
+        opaque.client(server).sock.send(bytes(5000))
+        await opaque.settle(server)
+        print("opaque", [len(datagram) for datagram in endpoint.got], opaque.ledger)
+        opaque.close()
 
     subprocess.run(["ip", "link", "set", "lo", "up", "mtu", "3000"], check=True)
     asyncio.run(main())
@@ -437,11 +447,78 @@ def test_a_path_that_takes_less_than_before_is_packed_for_anew() -> None:
     assert 1380 < second <= 1422
     assert said["whole"] == "True 0 {'received': 1000, 'forwarded': 1000}"
     assert said["raised"] == "1472"
+    assert said["opaque"] == "[5000] {'received': 1, 'forwarded': 1}"  # in fragments: it may not be cut
 
 
-async def test_the_ledger_is_true_under_random_faults(relaying):
+ERRORS = (
+    errno.EAGAIN,
+    errno.ENOBUFS,
+    errno.EPERM,
+    errno.ENETUNREACH,
+    errno.EINVAL,
+    errno.ECONNREFUSED,
+    errno.EMSGSIZE,
+)
+
+
+def fail_at_random(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None:
+    """Have the kernel refuse a tenth of what is sent, for all reasons that it may have."""
+    send = EndpointSocket.send
+
+    def failing(sock: EndpointSocket, datagram: bytes) -> int:
+        return chance.choice(ERRORS) if chance.random() < 0.1 else send(sock, datagram)
+
+    monkeypatch.setattr(EndpointSocket, "send", failing)
+
+
+async def test_what_the_kernel_will_not_send_costs_no_count(relaying, monkeypatch):
+    chance = random.Random(20_261_126)
+    fail_at_random(monkeypatch, chance)
+    relay = relaying(lines_per_second=0)
+    endpoints = [relay.peer(f"127.0.0.{number}") for number in (2, 3, 4)]
+    server = relay.listen()
+    client = relay.client(server)
+    wanted: Counter[str] = Counter()
+    for turn in range(200):
+        if turn % 10 == 0:
+            relay.configure(*(endpoint for endpoint in endpoints if chance.random() < 0.6))
+        names = [f"n{chance.randrange(40)}" for _ in range(20)]
+        wanted.update(names)
+        client.sock.send("\n".join(f"{name}:1|c" for name in names).encode())
+        if chance.random() < 0.3:
+            await relay.settle(server)
+            relay.clock.advance(chance.choice([0.001, 0.1, 2.0]))
+    await relay.settle(server)
+    monkeypatch.undo()
+    relay.configure(*endpoints)
+    for _ in range(100):
+        relay.clock.advance(0.1)
+    await relay.settle(server)
+    assert sums(*endpoints) == wanted
+    assert relay.ledger.keys() == {"received", "forwarded", "folded"}
+    assert relay.unaccounted == 0
+
+
+async def test_what_the_kernel_drops_is_all_that_is_missing(relaying):
+    relay = relaying()
+    endpoint = relay.peer()
+    relay.configure(endpoint)
+    sock = bound("127.0.0.1")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    client = relay.client(sock.getsockname())
+    for _ in range(1000):
+        client.sock.send(b"n:1|c")
+    dropped = kernel_drops(sock)
+    relay.listen_on(sock, "127.0.0.1")
+    await relay.stop()
+    assert 0 < dropped < 1000
+    assert relay.ledger == {"received": 1000 - dropped, "forwarded": 1000 - dropped}
+
+
+async def test_the_ledger_is_true_under_random_faults(relaying, monkeypatch):
     """Endpoints come, go and refuse; lines of every kind, garbage and long ones; limits; time passes."""
     chance = random.Random(20_261_125)
+    fail_at_random(monkeypatch, chance)
     relay = relaying(fold_bytes=20_000, fold_age=20.0, lines_per_second=60)
     peers = [relay.peer(f"127.0.0.{number}") for number in range(2, 7)]
     closed: list[tuple[str, int]] = []
