@@ -237,8 +237,9 @@ class Service:
             self._configuration.take(new)
             self._endpoints.follow(new)
             self._give_out()
-            if new.says_the_same(old):
-                _log.info("read again: %s", ", ".join(map(str, new.files)))
-            else:
-                _log.info("configuration reloaded (sha256 %s)", new.digest[:12])
+            if new.says_the_same(old) and new.slices != old.slices:
+                _log.info("endpoints read again from %s", new.settings.endpoints_file)
+                continue
+            _log.info("configuration reloaded (sha256 %s)", new.digest[:12])
+            if not new.says_the_same(old):
                 self._say_what_serves()
