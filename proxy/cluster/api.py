@@ -151,7 +151,8 @@ class Connection:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response with status 200. Nothing is followed: a redirect would take the token elsewhere."""
         timing = self._timing
-        timeout = aiohttp.ClientTimeout(total=total, sock_connect=timing.connect, sock_read=timing.silence)
+        longest = max(timing.silence, timing.answer)
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=timing.connect, sock_read=longest)
         with _as_api_error(url, "timeout"):
             async with asyncio.timeout(timing.answer):
                 response = await self._session.get(
@@ -235,11 +236,11 @@ def _as_api_error(url: str, timed_out: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise ApiError(f"GET {url}: {error or 'no answer in time'}", timed_out) from error
+        raise ApiError(f"GET {url}: {str(error) or 'no answer in time'}", timed_out) from error
     except LineTooLong as error:
         raise ApiError(f"GET {url}: {error}", "line_too_long") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise ApiError(f"GET {url}: {error or type(error).__name__}", "connection") from error
+        raise ApiError(f"GET {url}: {str(error) or type(error).__name__}", "connection") from error
 
 
 def _time() -> float:
