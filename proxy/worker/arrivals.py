@@ -21,9 +21,9 @@ from proxy.worker.mmsg import (
 
 BATCH = 32
 """What was taken dies with its worker, so it is no more than saves most system calls."""
-_UDP_BYTES = 65_535
+_UDP_BYTES = 65_536
 _UNIX_BYTES = 256 * 1024
-"""More than net.core.wmem_default (212,992) lets a sender of Unix datagrams send."""
+"""More than net.core.wmem_default (212,992) lets a sender of Unix datagrams send, and what is taken at a time."""
 _CREDENTIALS = struct.Struct("3i")
 _MOST_SOURCES = 4096
 
@@ -159,13 +159,15 @@ class UnixArrivals(Arrivals):
     def take(self) -> list[bytes]:
         datagrams: list[bytes] = []
         self._senders.clear()
-        while len(datagrams) < BATCH:
+        size_bytes = 0
+        while len(datagrams) < BATCH and size_bytes < _UNIX_BYTES:
             try:
                 size, control, flags, name = self._sock.recvmsg_into(
                     [self._buffer], socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_CMSG_CLOEXEC
                 )
             except OSError:
                 break
+            size_bytes += size
             if flags & socket.MSG_TRUNC:
                 self.cut += 1
                 continue

@@ -15,7 +15,9 @@ from proxy.worker.endpoint import EndpointSocket
 from proxy.worker.poller import Poller
 
 WAKE_UP_LIMIT = 256
-"""Datagrams after which they are sent on, and timers and other sockets get their turn: some 3 ms."""
+"""Datagrams after which they are sent on, and timers and other sockets get their turn: some 1 ms with a line each."""
+WAKE_UP_BYTES = 65_536
+"""The same by what they hold: 2,000 lines, or 4 ms."""
 QUEUE_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 QUEUE_FULL_WAIT = 0.01
 """Seconds for which nothing is sent to an endpoint whose socket's queue is full: a device empties it sooner."""
@@ -51,14 +53,16 @@ class Relay(ABC):
         self._ejection.configure(policy.endpoints, policy.eject, self._clock.now())
 
     def read(self, arrivals: Arrivals) -> bool:
-        """Relay what waits at a listener, up to a bound; whether there may be more."""
+        """Relay what waits at a listener, up to a bound; False when nothing waited."""
         now = self._clock.now()
         counts = self._counts
-        taken, full = 0, True
-        while full and taken < WAKE_UP_LIMIT:
+        taken = size_bytes = 0
+        full = True
+        while full and taken < WAKE_UP_LIMIT and size_bytes < WAKE_UP_BYTES:
             datagrams = arrivals.take()
             full = len(datagrams) == BATCH
             taken += len(datagrams)
+            size_bytes += sum(map(len, datagrams))
             numbers: Sequence[int] = range(len(datagrams))
             # One comparison a datagram, and nearly all end with the length.
             if self._probe in datagrams:
@@ -66,12 +70,13 @@ class Relay(ABC):
             counts[_DATAGRAMS_RECEIVED] += len(numbers)
             self._receive(arrivals, datagrams, numbers, now)
         if arrivals.cut:
+            taken += arrivals.cut
             counts[_DATAGRAMS_RECEIVED] += arrivals.cut
             counts[RECEIVED] += arrivals.cut
             counts[_OVERSIZE] += arrivals.cut
             arrivals.cut = 0
         self._finish(now)
-        return full
+        return taken > 0
 
     @property
     @abstractmethod

@@ -81,6 +81,23 @@ async def test_a_burst_leaves_packed_in_the_same_wake_up(relaying):
     assert kernel_drops(sock) == 0
 
 
+async def test_long_datagrams_leave_time_for_others(relaying):
+    relay = relaying()
+    endpoint = relay.peer()
+    relay.configure(endpoint)
+    sock = bound("127.0.0.1")
+    client = relay.client(sock.getsockname())
+    for _ in range(80):
+        client.sock.send(b"\n".join([b"some.counter:1|c"] * 200))
+    relay.listen_on(sock, "127.0.0.1")
+    read = relay.worker._listening[1].read
+    taken = []
+    while read():
+        taken.append(relay.count("received"))
+        assert relay.unaccounted == 0
+    assert taken == [32 * 200, 64 * 200, 80 * 200]
+
+
 async def test_a_datagram_of_64_kib_passes_in_pieces_of_whole_lines(relaying):
     relay = relaying()
     endpoint = relay.peer()
@@ -368,6 +385,22 @@ async def test_a_unix_socket_is_a_listener_too(relaying, tmp_path):
     assert len((await endpoint.received(1))[0].splitlines()) == 5
     await relay.settle(relay.listen())
     assert relay.ledger == {"received": 6, "forwarded": 5, "rate_limited": 1}
+
+
+async def test_a_unix_datagram_that_nobody_could_read_counts_as_oversize(relaying, tmp_path):
+    relay = relaying()
+    endpoint = relay.peer()
+    relay.configure(endpoint)
+    client = relay.unix_client(relay.listen_unix(tmp_path / "statsd.sock"))
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    try:
+        client.sock.send(bytes(300_000))
+    except OSError:
+        pytest.skip("net.core.wmem_max lets nobody send so much")
+    client.sock.send(b"n:1|c")
+    assert await endpoint.received(1) == [b"n:1|c"]
+    await relay.settle(relay.listen())
+    assert relay.ledger == {"received": 2, "forwarded": 1, "oversize": 1}
 
 
 async def test_a_line_that_no_path_takes_is_dropped_and_the_rest_passes(relaying):
