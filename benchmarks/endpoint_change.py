@@ -79,7 +79,7 @@ def measure(bench: Bench) -> str:
     ]
     late = sum(change.late for change in changes)
     return (
-        f"{len(changes)} changes from one endpoint to another, {LOAD.rate} datagrams a second through one relay worker;\n"
+        f"{len(changes)} changes from one endpoint to another, {LOAD.rate} datagrams a second through one relay;\n"
         f"{late} datagrams reached the old endpoint after the first had reached the new one\n\n"
         + report.table(["ms after the request was sent", "p50", "p90", "p99", "most"], rows)
     )
