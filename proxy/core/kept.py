@@ -14,10 +14,10 @@ MOST_MEMBERS = 10_000
 VALUES_BYTES = 1024
 """What one entry of timer values takes; then the next begins, so that the oldest can go first."""
 
-_ENTRY_BYTES = 320
+_ENTRY_BYTES = 240
 """An entry with its number, its key's header, and its places in an index and a queue."""
-_MEMBER_BYTES = 120
-_RAW_BYTES = 150
+_MEMBERS_BYTES, _MEMBER_BYTES = 160, 80
+_VALUES_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Level(Entry):
 
 
 class Members(Entry):
-    """The union of a set's values, in the order in which they came first."""
+    """The union of a set's values."""
 
     __slots__ = ("members",)
     kind = "set"
@@ -162,6 +162,7 @@ class Members(Entry):
     def __init__(self, key: bytes, cut: int, created: float) -> None:
         super().__init__(key, cut, created)
         self.members: dict[bytes, None] = {}
+        self.size_bytes += _MEMBERS_BYTES
 
     def join(self, value: bytes) -> bool:
         if value not in self.members:
@@ -206,7 +207,7 @@ class Values(Entry):
     def __init__(self, key: bytes, cut: int, created: float) -> None:
         super().__init__(key, cut, created)
         self.values = bytearray()
-        self.size_bytes += VALUES_BYTES // 8
+        self.size_bytes += _VALUES_BYTES
 
     def join(self, value: bytes) -> bool:
         if len(self.values) >= VALUES_BYTES:

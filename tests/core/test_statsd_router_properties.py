@@ -1,4 +1,4 @@
-"""Whatever happens to endpoints and sends: each line ends in one place of the ledger, and what is folded is not lost."""
+"""Whatever happens to endpoints and sends: each line ends in one place, and what is folded is not lost."""
 
 from collections import Counter
 from decimal import Decimal
