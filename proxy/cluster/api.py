@@ -184,7 +184,7 @@ async def _lines(
             async with asyncio.timeout_at(deadline):
                 chunk = await _read(response)
             if not chunk and splitter.unfinished:
-                raise ApiError(f"GET {url}: ended in the middle of an event", "half_line")
+                raise _cut(url, splitter.begin)
             if not chunk:
                 return
             lines = splitter.feed(chunk)
@@ -192,6 +192,12 @@ async def _lines(
             yield line
         if lines:
             deadline = _time() + patience()
+
+
+def _cut(url: str, begin: bytes) -> ApiError:
+    if begin.lstrip().startswith(b"{"):
+        return ApiError(f"GET {url}: ended in the middle of an event: {_begin(begin)}", "half_line")
+    return ApiError(f"GET {url}: no watch events: {_begin(begin)}", "not_json")
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -236,7 +242,8 @@ def _as_api_error(url: str, timed_out: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise ApiError(f"GET {url}: {str(error) or 'no answer in time'}", timed_out) from error
+        said = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
+        raise ApiError(f"GET {url}: {said} in time", timed_out) from error
     except LineTooLong as error:
         raise ApiError(f"GET {url}: {error}", "line_too_long") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:

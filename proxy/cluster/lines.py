@@ -17,6 +17,11 @@ class LineSplitter:
         self.unfinished = 0
         """Bytes that wait for the end of their line."""
 
+    @property
+    def begin(self) -> bytes:
+        """The first bytes of the unfinished line, for an error."""
+        return self._parts[0][:80] if self._parts else b""
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that this chunk completes, without their newlines, empty ones left out. Raises LineTooLong."""
         *complete, rest = chunk.split(b"\n")

@@ -7,7 +7,7 @@ from proxy.cluster.saved import SavedSnapshot
 from tests.cluster.api_server import ApiServer, endpoint_slice, service_object
 from tests.cluster.following import QUICK, STATSD, following
 
-IMPATIENT = replace(QUICK, silence=2.0)
+IMPATIENT = replace(QUICK, silence=1.0)
 """For servers that are frozen: quiet ones look dead too, and are asked again, without harm. (Their `answer` must be
 longer than the 3 s that a real one takes to find that a version is too large.)"""
 ELSEWHERE = "elsewhere/other"
