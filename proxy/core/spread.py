@@ -22,7 +22,7 @@ _SLOT_FACTOR = 0x9E3779B97F4A7C15
 _SCORE_FACTOR = 0xBF58476D1CE4E5B9
 
 COMPARISONS = 4096
-"""How many scores one `settle` looks at: about half a millisecond, a small part of what a socket's queue can bridge."""
+"""Scores that one `settle` looks at: about half a millisecond, a small part of what a socket's queue can bridge."""
 
 Target = TypeVar("Target")
 

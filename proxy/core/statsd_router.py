@@ -93,7 +93,6 @@ class StatsdRouter:
         if policy.spread != self._policy.spread:
             # What waits is folded, and placed by the new rule when it is released.
             self.set_usable(())
-            self._slots.clear()
         self._follow(policy)
         self.set_usable([each for each in policy.endpoints if each not in unusable])
 
@@ -109,7 +108,6 @@ class StatsdRouter:
         self._turns = list(self._batches.values())
         self._spread.change(self._batches)
         if not endpoints:
-            self._passing.clear()
             self._refold()
         elif not old:
             self._release_at = self._now
@@ -377,11 +375,7 @@ class StatsdRouter:
         batch.append(line)
 
     def _place_again(self, line: bytes, but: Batch | None) -> None:
-        parsed = _read_again(line)
-        if parsed.kind == "gauge" and self._fold.has(parsed):
-            self._fold_line(parsed, line)
-        else:
-            self._put(self._home(parsed, but), line)
+        self._put(self._home(_read_again(line), but), line)
 
     def _refold(self) -> None:
         """Fold all that waits, so that it keeps its place before what is folded next."""

@@ -105,6 +105,15 @@ def test_timers_take_little_more_than_their_digits() -> None:
     assert fold.drain() == ["a.name.that.is.long:123|ms|#tag:one,tag:two"] * 10_000
 
 
+def test_values_join_the_newest_of_their_name_while_older_ones_leave() -> None:
+    fold = Folding()
+    first = VALUES_BYTES // 2 + 1
+    fold.fold(*["t:1|ms"] * first, "t:2|ms")
+    assert len(fold.release(first)) == first
+    fold.fold("t:3|ms")
+    assert [(value.value, value.lines) for value in fold.newest(10)] == [("3 (last of 2)", 2)]
+
+
 def test_lines_with_a_time_of_their_own_keep_their_order() -> None:
     lines = [f"a:{number}|g|T17000000{number:02}" for number in (7, 3, 5)]
     assert folded("a:1|g", *lines) == ["a:1|g", *lines]

@@ -118,7 +118,9 @@ def test_a_new_one_takes_its_share_and_no_other_key_moves() -> None:
     assert len(NAMES) / 10 * 0.9 < len(moved) < len(NAMES) / 10 * 1.1
 
 
-def test_changes_lead_to_the_same_as_a_fresh_start() -> None:
+@pytest.mark.parametrize("comparisons", [100, 1000, COMPARISONS])
+def test_changes_lead_to_the_same_as_a_fresh_start(comparisons: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.core.spread.COMPARISONS", comparisons)
     endpoints = addresses(12)
     one = spread(endpoints[:4])
     for begin, end in [(0, 6), (2, 8), (5, 12), (3, 7), (0, 10)]:

@@ -360,12 +360,46 @@ def test_a_released_gauge_never_comes_after_a_newer_one() -> None:
     router.set_usable([])
     router.get("g:1|g")
     router.set_usable([A])
-    router.get("g:2|g\nc:1|c\nother:7|g")
+    router.get("g:2|g\nc:1|c\nother:7|g\ng:3|g")
     assert router.send() == [(A, "c:1|c"), (A, "other:7|g")]
-    assert router.release(NOW) == [(A, "g:2|g")]
-    router.get("g:3|g")
-    assert router.send() == [(A, "g:3|g")]
-    assert router.ledger() == {"received": 7, "forwarded": 5, "folded": 2}
+    assert router.release(NOW) == [(A, "g:3|g")]
+    router.get("g:4|g")
+    assert router.send() == [(A, "g:4|g")]
+    assert router.ledger() == {"received": 8, "forwarded": 5, "folded": 3}
+    assert b"g" in router._passing
+
+
+def test_nor_does_one_that_is_folded_while_its_endpoint_stays() -> None:
+    router = Relaying(A)
+    router.get("g:0|g")
+    router.send()
+    router.get("g:1|g")
+    router.fail(A)
+    router.get("g:2|g")
+    assert router.send() == []
+    assert router.release(NOW + 1) == [(A, "g:2|g")]
+
+
+def test_what_is_about_to_be_released_is_folded_again_when_the_last_endpoint_goes() -> None:
+    router = Relaying()
+    router.get("g:5|g\nc:1|c")
+    router.configure(replace(router.policy, endpoints=(A,)))
+    router.expire(NOW)
+    router.set_usable([])
+    router.get("g:-1|g\nc:2|c")
+    assert router.take() == []
+    router.set_usable([A])
+    assert router.release(NOW + 1) == [(A, "g:4|g"), (A, "c:3|c")]
+    assert router.ledger() == {"received": 4, "folded": 4}
+
+
+def test_what_is_released_goes_ahead_of_what_came_in_the_same_wake_up() -> None:
+    router = Relaying()
+    router.get("a:1|c")
+    router.configure(replace(router.policy, endpoints=(A,)))
+    router.get("a:2|c")
+    assert router.release(NOW) == [(A, "a:1|c"), (A, "a:2|c")]
+    assert router.ledger() == {"received": 2, "forwarded": 1, "folded": 1}
 
 
 def test_a_gauge_below_zero_arrives_as_two_lines_in_one_datagram() -> None:

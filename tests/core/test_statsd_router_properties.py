@@ -19,8 +19,12 @@ SPREADS = ["name", "name+tags", "source", "packet", "all"]
 NAMES = st.sampled_from(["a", "b", "c", "much.longer.name.of.a.metric"])
 TAGS = st.sampled_from(["", "|#env:a", "|#env:b,x", "|@0.1", "|@0.5|#env:a"])
 
+FEW_TAGS = st.sampled_from(["", "", "|#env:a"])
+
 COUNTERS = st.builds("{}:1|c{}".format, NAMES, TAGS)
-GAUGES = st.builds("{}:{}|g{}".format, NAMES, st.sampled_from(["0", "5", "7.25", "+1", "-3", "+0.5", "-1e1"]), TAGS)
+GAUGES = st.builds(
+    "{}:{}|g{}".format, NAMES, st.sampled_from(["0", "5", "7.25", "+1", "-3", "+0.5", "-1e1"]), FEW_TAGS
+)
 SETS = st.builds("{}:{}|s{}".format, NAMES, st.integers(0, 9), TAGS)
 TIMERS = st.builds("{}:{}|{}{}".format, NAMES, st.integers(0, 9), st.sampled_from(["ms", "h", "d"]), TAGS)
 OTHERS = st.sampled_from(["_e{1,2}:t|xy", "_sc|n|0|#env:a", "a:1|c|T1700000000", "a:1|c:2|g", "a:1|kv", "a:x|c"])
@@ -83,9 +87,14 @@ class Ledger(RuleBasedStateMachine):
         self.router.configure(self.policy)
         self.in_order &= self.policy.spread not in ("source", "packet")
 
-    @rule(seconds=st.sampled_from([0.01, 0.02, 0.5, 20.0, 61.0]), fates=st.lists(st.booleans(), max_size=6))
-    def wait(self, seconds: float, fates: list[bool]) -> None:
-        self.send()
+    @rule(
+        seconds=st.sampled_from([0.01, 0.02, 0.5, 20.0, 61.0]),
+        fates=st.lists(st.booleans(), max_size=6),
+        together=st.booleans(),
+    )
+    def wait(self, seconds: float, fates: list[bool], together: bool) -> None:
+        if not together:
+            self.send()
         self.fates = fates
         self.now += seconds
         due = self.router.deadline()
