@@ -149,7 +149,8 @@ def _sidestep(plane: ControlPlane, directory: Path) -> Iterator[peers.Server]:
         return [sys.executable, "-m", "proxy", "run", "--config", str(configuration(job, kubernetes=access))]
 
     server = peers.Server(
-        peers.Kind("sidestep", None, command, ("version",)), peers.Job(LISTEN, "", directory, admin_port=9253)
+        peers.Kind("sidestep", None, command, ("version",)),
+        peers.Job(LISTEN, f"{ENDPOINTS[0]}:{PORT}", directory, admin_port=9253),
     )
     server.start()
     try:

@@ -15,6 +15,8 @@ from tests import peers
 SERVICE = "bench/statsd"
 PORT = 9125
 """Of all endpoints."""
+FOLD = "64MiB"
+"""Where there is no endpoint: room for the timers of all rounds, each of which is kept."""
 
 
 def slice_of(*hosts: str) -> dict[str, Any]:
@@ -36,7 +38,15 @@ def slice_of(*hosts: str) -> dict[str, Any]:
 
 def configuration(job: peers.Job, **sections: Any) -> Path:
     """A file that makes Sidestep one relay worker in statsd mode, and nothing else; `sections` are added."""
-    relay = {"name": "statsd", "listen": [job.listen], "service": SERVICE, "port": "statsd", "mode": "statsd"}
+    relay: dict[str, Any] = {
+        "name": "statsd",
+        "listen": [job.listen],
+        "service": SERVICE,
+        "port": "statsd",
+        "mode": "statsd",
+    }
+    if not job.upstream:
+        relay["fold"] = {"size": FOLD}
     admin = {"listen": f"127.0.0.1:{job.admin_port}", "socket": str(job.directory / "admin.sock")}
     path = job.directory / "sidestep.yaml"
     path.write_text(json.dumps({"udp": [relay], "admin": admin, **sections}, indent=1))  # YAML as well
@@ -45,7 +55,8 @@ def configuration(job: peers.Job, **sections: Any) -> Path:
 
 def _sidestep(job: peers.Job) -> list[str]:
     endpoints = job.directory / "endpoints.yaml"
-    endpoints.write_text(json.dumps(slice_of(*(address.rpartition(":")[0] for address in job.upstream.split(",")))))
+    hosts = [address.rpartition(":")[0] for address in job.upstream.split(",") if address]
+    endpoints.write_text(json.dumps(slice_of(*hosts)))
     path = configuration(job, endpoints_file=str(endpoints))
     return [sys.executable, "-m", "proxy", "run", "--config", str(path)]
 
@@ -85,12 +96,12 @@ def ledger(server: peers.Server) -> dict[str, Any]:
 
 
 def ready(server: peers.Server) -> bool:
-    """Whether a Sidestep has endpoints to send to."""
+    """Whether a Sidestep's relay worker reads and has endpoints to send to, where it is to have some."""
     try:
         endpoints = admin(server).status()["udp"][0]["endpoints"]
+        return bool(endpoints) == bool(server.job.upstream) and not admin(server).readiness()
     except CannotRun:
         return False
-    return bool(endpoints) and all(endpoint["state"] == "ready" for endpoint in endpoints)
 
 
 def dropped_by_kernel(server: peers.Server) -> int:
@@ -113,7 +124,7 @@ def _sockets(server: peers.Server) -> list[list[str]]:
 
 @contextmanager
 def relaying(name: str, job: peers.Job, prefix: Sequence[str] = ()) -> Iterator[peers.Server]:
-    """The relay of this name, from `job.listen` to `job.upstream` (for Sidestep, several with commas between)."""
+    """The relay of this name, from `job.listen` to `job.upstream`; Sidestep's may be several with commas, or none."""
     server = peers.Server(RELAYS[name], job, tuple(prefix))
     server.start()
 
