@@ -140,7 +140,7 @@ class Stream:
         except Exception as error:
             # A mistake of ours must not end the watch; nobody else would begin it again.
             how = Ended.BROKEN
-            _log.exception("%s: the watch begins anew", self._where())
+            _log.exception("%s: this is a mistake in the watch, which begins anew", self._where())
             self._fail("mistake", f"{self._where()}: {error!r}")
         self._reflector.ended(how, self._now(), retry_after)
 
@@ -279,10 +279,14 @@ class Stream:
                     for name in sorted(self.services):
                         self._learn(name, await self._ask_service(connection, name))
                 backoff.reset()
+                continue
             except ApiError as error:
                 self._troubles.add(error.reason, str(error))
-                await asyncio.sleep(backoff.next_wait())
-                self._ask_services.set()
+            except Exception as error:
+                _log.exception("%s: this is a mistake in reading Services", self._where())
+                self._troubles.add("mistake", f"{self._where()}: {error!r}")
+            await asyncio.sleep(backoff.next_wait())
+            self._ask_services.set()
 
     async def _ask_service(self, connection: Connection, name: str) -> Service | None:
         try:

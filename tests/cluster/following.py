@@ -52,16 +52,23 @@ class Follower:
 
 
 @contextlib.asynccontextmanager
+async def running(informer: Informer) -> AsyncIterator[None]:
+    """It runs for as long as the block does, and must not have ended by then."""
+    task = asyncio.ensure_future(informer.run())
+    try:
+        yield
+    finally:
+        if not task.cancel():
+            task.result()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
 async def following(
     access: Access, *services: str, timing: Timing = QUICK, saved: SavedSnapshot | None = None
 ) -> AsyncIterator[Follower]:
     """A follower that runs for as long as the block does."""
     follower = Follower(access, *services, timing=timing, saved=saved)
-    running = asyncio.ensure_future(follower.informer.run())
-    try:
+    async with running(follower.informer):
         yield follower
-    finally:
-        if not running.cancel():
-            running.result()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
