@@ -272,7 +272,7 @@ class RawEvent(Raw):
 def readable(text: bytes, most: int = 200) -> str:
     """Bytes from the wire for a person's eyes: UTF-8, everything else escaped, at most `most` bytes of it."""
     shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
+        character if character.isprintable() else repr(character)[1:-1]  # a codec would have to be imported
         for character in text[:most].decode("utf-8", "backslashreplace")
     )
     return shown + "…" if len(text) > most else shown

@@ -162,7 +162,7 @@ async def test_it_relays_both_modes_reports_and_drains_without_a_late_import(sta
     assert worker.memory[HEARTBEAT] > 0
 
     client = peer(statsd)
-    client.sock.send(b"n:1.5|c\nn:0.1|c|@0.3\ng:+1.25|g\ns:\xc3\xa9|s\nt:1.5|ms\n_e{1,1}:a|b\ngarbage\xff")
+    client.sock.send(b"n:1.5|c\nn:0.1|c|@0.3\ng:+1.25|g\ns:\xc3\xa9|s\nt:1.5|ms\n_e{1,1}:a|\x1b\ngarbage\xff\x1b")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as local:
         local.sendto(b"n:2|c", str(tmp_path / "in"))
     report = await worker.heard(lambda said: isinstance(said, RelayReport) and len(said.relays[0].folded) >= 4)
