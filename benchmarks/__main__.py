@@ -22,6 +22,7 @@ from benchmarks import (
     worker_kill,
 )
 from benchmarks.bench import Bench
+from tests import peers
 from tests.stubs.lab import Unavailable
 
 MEASUREMENTS: dict[str, ModuleType] = {
@@ -59,7 +60,7 @@ def main() -> int:
             head = [
                 f"{name}: {(MEASUREMENTS[name].__doc__ or '').strip()}",
                 f"$ python -m benchmarks {name} --rounds {options.rounds}",
-                report.machine(),
+                report.machine(getattr(MEASUREMENTS[name], "KINDS", peers.KINDS)),
             ]
             try:
                 bench = Bench(options.rounds, Path(directory), options.without)

@@ -24,6 +24,8 @@ from tests.stubs.lab import Unavailable
 from tests.testbed import control_plane
 from tests.testbed.control_plane import PATHS, ControlPlane
 
+KINDS = {"sidestep": peers.KINDS["sidestep"]}
+"""What a report tells the versions of."""
 ENDPOINTS = ("10.244.2.7", "10.244.2.8")
 LISTEN = "127.0.0.1:8125"
 CHANGES_A_ROUND = 20
@@ -66,6 +68,7 @@ def measure(bench: Bench) -> str:
         sending = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         stack.callback(sending.terminate)
         _first(sinks[ENDPOINTS[0]], 0)
+        version = plane.ask("GET", "/version")["gitVersion"]
         for number in range(CHANGES_A_ROUND * bench.rounds + 1):
             old, new = ENDPOINTS[number % 2], ENDPOINTS[1 - number % 2]
             path = f"{slices}/{slice_of(new)['metadata']['name']}"
@@ -79,7 +82,8 @@ def measure(bench: Bench) -> str:
     ]
     late = sum(change.late for change in changes)
     return (
-        f"{len(changes)} changes from one endpoint to another, {LOAD.rate} datagrams a second through one relay;\n"
+        f"kube-apiserver {version}; {LOAD.rate} datagrams a second through one relay\n"
+        f"{len(changes)} changes from one endpoint to another\n"
         f"{late} datagrams reached the old endpoint after the first had reached the new one\n\n"
         + report.table(["ms after the request was sent", "p50", "p90", "p99", "most"], rows)
     )

@@ -74,13 +74,15 @@ def _dgram(job: peers.Job) -> list[str]:
     return [sys.executable, "-m", "benchmarks.dgram_relay", job.listen, _first(job)]
 
 
+_DGRAM_VERSION = "from importlib import metadata; print('asyncio-dgram', metadata.version('asyncio-dgram'))"
+
 RELAYS = {
     kind.name: kind
     for kind in (
         peers.Kind("sidestep", None, _sidestep, ("version",)),
         peers.Kind("C, recvfrom/sendto", "gcc", lambda job: _c("plain", job), ("--version",)),
         peers.Kind("C, recvmmsg/sendmmsg", "gcc", lambda job: _c("mmsg", job), ("--version",)),
-        peers.Kind("asyncio-dgram", None, _dgram, ("version",)),
+        peers.Kind("asyncio-dgram", sys.executable, _dgram, ("-c", _DGRAM_VERSION)),
     )
 }
 

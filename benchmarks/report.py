@@ -3,7 +3,7 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -35,8 +35,8 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def machine() -> str:
-    """CPU, kernel, interpreter, the versions of all servers and the load at the start."""
+def machine(kinds: Mapping[str, peers.Kind]) -> str:
+    """CPU, kernel, interpreter, the versions of these programs and the load at the start."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -49,8 +49,8 @@ def machine() -> str:
         loop = f"uvloop {metadata.version('uvloop')}"
     except metadata.PackageNotFoundError:
         loop = "asyncio"
-    versions = [f"{name}: {kind.version()}" for name, kind in peers.KINDS.items() if kind.installed()]
-    missing = [f"{name}: not installed, left out" for name, kind in peers.KINDS.items() if not kind.installed()]
+    versions = [f"{name}: {kind.version()}" for name, kind in kinds.items() if kind.installed()]
+    missing = [f"{name}: not installed, left out" for name, kind in kinds.items() if not kind.installed()]
     return "\n".join(
         [
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load average {os.getloadavg()[0]:.2f}",

@@ -11,6 +11,8 @@ from benchmarks.statsd_load import Load, Sender, Sinks, sinks
 from tests import peers
 from tests.stubs.lab import Unavailable
 
+KINDS = RELAYS
+"""What a report tells the versions of."""
 SECONDS = 3
 LOADS = (
     Load(2_000, SECONDS, lines=1, batch=1),

@@ -9,6 +9,8 @@ from benchmarks.relays import PORT, RELAYS, dropped_by_kernel, ledger, relaying
 from benchmarks.statsd_load import Load, Sender, Sent, Sinks, sinks
 from tests import peers
 
+KINDS = RELAYS
+"""What a report tells the versions of."""
 SECONDS = 5
 LOADS = (
     Load(66_000, SECONDS, lines=1, batch=66),
