@@ -1,7 +1,7 @@
 """The relay workers: their policies, and a ledger that stays true over their deaths."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -33,15 +33,18 @@ class RelayWorkers(Workers):
         self._names = listen
         self.serve(count)
 
-    def block(self, name: str) -> int:
-        """The ledger block of the relay of this name, the same for the whole run."""
-        if name not in self._blocks:
-            self._blocks[name] = self._free_block()
-        return self._blocks[name]
+    def blocks(self, names: Iterable[str]) -> Mapping[str, int]:
+        """The ledger block of each relay that a configuration names, the same for the whole run."""
+        names = list(names)
+        kept = {*names, *(relay.name for relay in self.relays)}
+        for name in names:
+            if name not in self._blocks:
+                self._blocks[name] = self._free_block(kept)
+        return self._blocks
 
     def ledger(self, name: str) -> list[int]:
         """The relay's block, summed over all workers that there ever were."""
-        blocks = [ledger.block(slot.counts, self.block(name)) for slot in self.slots]
+        blocks = [ledger.block(slot.counts, self._blocks[name]) for slot in self.slots]
         return [sum(column) for column in zip(*blocks, strict=True)] if blocks else [0] * ledger.BLOCK
 
     def states(self, name: str) -> list[RelayState]:
@@ -49,13 +52,13 @@ class RelayWorkers(Workers):
         reports = [slot.report.relays for slot in self.active if isinstance(slot.report, RelayReport)]
         return [state for relays in reports for state in relays if state.name == name]
 
-    def _free_block(self) -> int:
+    def _free_block(self, kept: Set[str]) -> int:
         taken = set(self._blocks.values())
-        for number in range(ledger.MOST_RELAYS):
+        for number in range(ledger.BLOCKS):
             if number not in taken:
                 return number
         # A run that has seen more names than there are blocks forgets one that is no longer configured.
-        gone = next(name for name in self._blocks if name not in {relay.name for relay in self.relays})
+        gone = next(name for name in self._blocks if name not in kept)
         number = self._blocks.pop(gone)
         for slot in self.slots:
             counts = ledger.block(slot.counts, number)

@@ -119,7 +119,8 @@ class Service:
             self._dns.configure(policy, now.dns_workers)
         else:
             self._dns.serve(0)
-        relays = now.settings.relay_policies(endpoints.usable, self._relay.block, self._secret)
+        blocks = self._relay.blocks(relay.name for relay in now.settings.udp)
+        relays = now.settings.relay_policies(endpoints.usable, blocks.__getitem__, self._secret)
         self._relay.configure(relays, now.relay_listen, now.relay_workers)
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from proxy.core.counters import HEARTBEAT, Counts
 
 MOST_RELAYS = 64
 """As many as the configuration may list."""
+BLOCKS = 2 * MOST_RELAYS
+"""A reload may name each of them anew while those of before still have theirs."""
 
 KINDS = ("counter", "gauge", "set", "timer", "event", "other")
 """What a line can be, as far as folding differs; `timer` also stands for histograms and distributions."""
@@ -55,7 +57,7 @@ DROPPED: Mapping[str, int] = {name: 3 + number for number, name in enumerate(DRO
 COUNTED: Mapping[str, int] = {name: 3 + len(DROPS) + number for number, name in enumerate(OTHERS)}
 LEVEL: Mapping[str, int] = {name: 3 + len(DROPS) + len(OTHERS) + number for number, name in enumerate(LEVELS)}
 BLOCK = 3 + len(DROPS) + len(OTHERS) + len(LEVELS)
-SLOTS = _FIRST + MOST_RELAYS * BLOCK
+SLOTS = _FIRST + BLOCKS * BLOCK
 """The size of a relay worker's shared memory; slot 0 is its heartbeat."""
 
 

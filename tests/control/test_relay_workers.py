@@ -25,7 +25,8 @@ class Run:
 
     def configure(self, *names: str, count: int = 1) -> None:
         self.sockets.open([self.address], count)
-        relays = [RelayPolicy(name, self.workers.block(name), "statsd", "name") for name in names]
+        blocks = self.workers.blocks(names)
+        relays = [RelayPolicy(name, blocks[name], "statsd", "name") for name in names]
         self.workers.configure(relays, {self.address: names[0]}, count)
 
     async def start(self, *names: str, count: int = 1) -> None:
@@ -34,7 +35,7 @@ class Run:
         await eventually(lambda: all(slot.child for slot in self.workers.active))
 
     def counts(self, name: str, slot: int = 0) -> memoryview:
-        return ledger.block(self.workers.slots[slot].counts, self.workers.block(name))
+        return ledger.block(self.workers.slots[slot].counts, self.workers.blocks([name])[name])
 
     async def kill(self, slot: int = 0) -> None:
         child = self.workers.slots[slot].child
@@ -88,10 +89,25 @@ async def test_a_relay_keeps_its_block_over_reloads(run: Run) -> None:
 
 
 async def test_more_names_than_blocks_cost_the_counts_of_one_that_is_gone(run: Run) -> None:
-    await run.start("kept", *(f"old-{number}" for number in range(ledger.MOST_RELAYS - 1)))
+    await run.start("kept", *(f"old-{number}" for number in range(ledger.BLOCKS - 1)))
     run.counts("kept")[ledger.RECEIVED] = 7
     run.counts("old-0")[ledger.RECEIVED] = 9
     run.configure("kept")
     run.configure("kept", "new")
     assert run.workers.ledger("new")[ledger.RECEIVED] == 0
     assert run.workers.ledger("kept")[ledger.RECEIVED] == 7
+
+
+async def test_a_full_configuration_may_name_every_relay_anew_again_and_again(run: Run) -> None:
+    names = [[f"{turn}-{number}" for number in range(ledger.MOST_RELAYS)] for turn in range(4)]
+    await run.start(*names[0])
+    for turn in names[1:]:
+        run.configure(*turn)
+        assert len({run.workers.blocks(turn)[name] for name in turn}) == ledger.MOST_RELAYS
+
+
+async def test_a_relay_that_comes_back_keeps_its_block_from_one_that_is_new(run: Run) -> None:
+    await run.start("kept", *(f"old-{number}" for number in range(ledger.BLOCKS - 1)))
+    run.configure("kept")
+    blocks = run.workers.blocks(["kept", "old-0", "new"])
+    assert len({blocks[name] for name in ("kept", "old-0", "new")}) == 3
