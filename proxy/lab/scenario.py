@@ -58,7 +58,7 @@ class Scenario(ABC):
     """One of the issue's cases. A subclass sets the constants and runs it; it has no state of its own.
 
     `run` is given a cluster just after its `reset`: no pod, no Service, no Sidestep. It need not take away what it
-    adds, but undoes what it does to a node: a rule of its own, a sysctl, a stopped kube-proxy. It returns one Outcome,
+    adds, but undoes what it does to a node: a rule of its own, a sysctl, a stopped kube-proxy. It returns an Outcome
     made by `outcome.tally` or `outcome.tally_questions`. Where the machine can't show the case it says so in
     `not_shown` rather than staging it. It raises `tools.Unavailable` for what is missing.
     """

@@ -26,9 +26,8 @@ class Place(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def prefix(self) -> Sequence[str]:
-        """The command that runs another one inside, and becomes it (`ip netns exec NAME`)."""
+    def spawn(self, *words: str, **options: Any) -> "subprocess.Popen[bytes]":
+        """Start a command inside, with these options of `Popen`."""
         ...
 
 
@@ -46,9 +45,9 @@ class PodProcess:
         """What it said when it ended: `sent`, `behind_ms` of a sender; `drops` of a receiver's socket."""
         self._what = f"{role} in {place.name}"
         self._errors = log.with_suffix(".err")
-        command = [*place.prefix, sys.executable, "-m", "proxy.lab.pod", role, f"--log={log}", *options]
+        words = sys.executable, "-m", "proxy.lab.pod", role, f"--log={log}", *options
         with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+            self._process = place.spawn(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         if self._line() != b"ready\n":
             raise self._failure()
 

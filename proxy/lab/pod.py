@@ -1,0 +1,141 @@
+"""`python -m proxy.lab.pod ROLE …`: what runs inside the lab's pods. Standard library only, to start at once.
+
+A role says `ready`, then does its work until it is done or its standard input ends, and leaves one JSON object on
+standard output. See traffic.py for what the roles are told.
+"""
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ENDED = "ended"
+
+
+class Control:
+    """Standard input as lines, standard output as `ready` and the summary."""
+
+    def __init__(self, fd: int = 0, out: int = 1) -> None:
+        self.fd = fd
+        self._out = out
+        self._held = b""
+
+    def ready(self) -> None:
+        os.write(self._out, b"ready\n")
+
+    def summary(self, said: dict[str, Any]) -> None:
+        os.write(self._out, json.dumps(said).encode() + b"\n")
+
+    def lines(self) -> list[str]:
+        """What was told since; `ENDED` is the last when nothing more will be. Blocks when nothing was."""
+        read = os.read(self.fd, 4096)
+        *whole, self._held = (self._held + read).split(b"\n")
+        return [line.decode() for line in whole] + ([] if read else [ENDED])
+
+    def wait_for_go(self) -> bool:
+        """False when it ended instead."""
+        while True:
+            for line in self.lines():
+                if line in ("go", ENDED):
+                    return line == "go"
+
+    def ended_before(self, due_ns: int) -> bool:
+        """Sleep until then; True as soon as standard input ends."""
+        while True:
+            left = max(0, due_ns - time.monotonic_ns()) / 1e9
+            if not select.select([self.fd], [], [], left)[0]:
+                return False
+            if ENDED in self.lines():
+                return True
+
+
+class Pace:
+    """When each of `count` sendings is due. Late ones are made up for at once, so the rate doesn't drift."""
+
+    def __init__(self, rate: float, count: int, start_ns: int) -> None:
+        self._rate = rate
+        self._start_ns = start_ns
+        self.count = count
+
+    def due_ns(self, turn: int) -> int:
+        return self._start_ns + round(turn * 1e9 / self._rate)
+
+
+class Log:
+    """A file of rows, each written whole before the next thing happens: a killed process leaves what it saw."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
+
+    def write(self, rows: Sequence[str]) -> None:
+        if rows:
+            left = ("\n".join(rows) + "\n").encode()
+            while left:
+                left = left[os.write(self._fd, left) :]
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """`ADDRESS:PORT` of IPv4."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def ports(text: str) -> tuple[int, ...]:
+    """`PORT`, `LOW-HIGH` or `fresh`, which is none."""
+    if text == "fresh":
+        return ()
+    low, _, high = text.partition("-")
+    return tuple(range(int(low), int(high or low) + 1))
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the lab, which then closes our standard input
+    control = Control()
+    options.work(options, control)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from proxy.lab import dns_pod, statsd_pod
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--log", type=Path, required=True)
+    listens = argparse.ArgumentParser(add_help=False)
+    listens.add_argument("--listen", type=host_and_port, required=True)
+    sends = argparse.ArgumentParser(add_help=False)
+    sends.add_argument("--to", type=host_and_port, required=True)
+    sends.add_argument("--source-ports", type=ports, required=True)
+    sends.add_argument("--rate", type=float, required=True)
+    sends.add_argument("--count", type=int, required=True)
+    sends.add_argument("--first", type=int, required=True)
+
+    parser = argparse.ArgumentParser(prog="python -m proxy.lab.pod")
+    roles = parser.add_subparsers(required=True)
+    roles.add_parser("statsd-sink", parents=[common, listens]).set_defaults(work=statsd_pod.sink)
+    sender = roles.add_parser("statsd-sender", parents=[common, sends])
+    sender.add_argument("--connected", action="store_true")
+    sender.add_argument("--size-bytes", type=int, default=0)
+    sender.set_defaults(work=statsd_pod.sender)
+    server = roles.add_parser("dns-server", parents=[common, listens])
+    server.add_argument("--known", action="append", default=[])
+    server.add_argument("--addresses", type=int, default=1)
+    server.add_argument("--ttl", type=int, default=5)
+    server.set_defaults(work=dns_pod.server)
+    questioner = roles.add_parser("dns-questioner", parents=[common, sends])
+    questioner.add_argument("--name", required=True)
+    questioner.add_argument("--kinds", type=lambda text: text.split(","), required=True)
+    questioner.add_argument("--timeout", type=float, required=True)
+    questioner.add_argument("--edns-bytes", type=int, default=0)
+    questioner.add_argument("--tcp", action="store_true")
+    questioner.set_defaults(work=dns_pod.questioner)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
