@@ -360,8 +360,8 @@ def test_a_released_gauge_never_comes_after_a_newer_one() -> None:
     router.set_usable([])
     router.get("g:1|g")
     router.set_usable([A])
-    router.get("g:2|g\nc:1|c\nother:7|g\ng:3|g")
-    assert router.send() == [(A, "c:1|c"), (A, "other:7|g")]
+    router.get("g:2|g\ng:1|c\nother:7|g\ng:3|g")
+    assert router.send() == [(A, "g:1|c"), (A, "other:7|g")]
     assert router.release(NOW) == [(A, "g:3|g")]
     router.get("g:4|g")
     assert router.send() == [(A, "g:4|g")]
