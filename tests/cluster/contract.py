@@ -81,6 +81,7 @@ class WatchContract:
             await follower.knows("10.1.0.1", "10.1.0.2")
             await api_server.delete("EndpointSlice", "monitoring", "statsd-a")
             await follower.knows("10.1.0.2")
+            assert follower.informer.status().problems["expired"]
 
     async def test_what_is_known_serves_on_while_the_server_is_frozen(self, api_server: ApiServer) -> None:
         await api_server.put(endpoint_slice("statsd", ["10.1.0.1"]))
