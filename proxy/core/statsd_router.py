@@ -120,6 +120,7 @@ class StatsdRouter:
                 for line in batch:
                     self._place_again(line, None)
                 batch.clear()
+                batch.released.clear()
         self._show_fold()
 
     def set_limit(self, endpoint: str, limit_bytes: int) -> None:

@@ -393,6 +393,22 @@ def test_what_is_about_to_be_released_is_folded_again_when_the_last_endpoint_goe
     assert router.ledger() == {"received": 4, "folded": 4}
 
 
+def test_what_is_about_to_be_released_is_folded_once_when_its_endpoint_goes() -> None:
+    router = Relaying(A, B)
+    homes = {name: router.to(f"{name}:1|c") for name in NAMES}
+    gone = [name for name, home in homes.items() if home == A]
+    router.set_usable([])
+    router.get(*[f"{name}:1|c" for name in gone])
+    router.set_usable([A, B])
+    assert router.to(*[f"{name}:1|g" for name in gone]) == A
+    router.expire(NOW)
+    router.get(*[f"{name}:2|c" for name in gone])
+    router.set_usable([B])
+    assert router.send() == [(B, f"{name}:2|c") for name in gone]
+    assert router.release(NOW + 1) == [(B, f"{name}:1|c") for name in gone]
+    assert router.counts[LEVEL["fold_lines"]] == router.counts[LEVEL["fold_bytes"]] == 0
+
+
 def test_what_is_released_goes_ahead_of_what_came_in_the_same_wake_up() -> None:
     router = Relaying()
     router.get("a:1|c")
