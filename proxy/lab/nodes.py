@@ -1,0 +1,131 @@
+"""Nodes and pods as namespaces, and the links and routes between them, as a CNI that routes lays them.
+
+Each pod has a /32 and a default route through its node; each node has a way to the API server and to the other one.
+"""
+
+import contextlib
+import itertools
+from ipaddress import IPv4Address, IPv4Network
+
+from proxy.lab.namespaces import Namespace, Run
+
+API_SERVER = "172.30.0.1"
+LISTENER = "169.254.20.10"
+"""The link-local address on every node, where a node cache or Sidestep listens."""
+GATEWAY = "169.254.1.1"
+"""What pods call their node."""
+OVERLAY_MTU = 1450
+
+_NODE_MAC = "ee:ee:ee:ee:ee:ee"
+"""Of the node's end of every pod's link: a pod that takes over an address finds the node where it was."""
+_NODE_SYSCTLS = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+# nftables hooks connection tracking in only while a rule needs it, and kube-proxy's may be taken away.
+_TRACKED = """\
+table inet sidestep-lab {
+  chain arriving { type filter hook prerouting priority filter; ct state invalid counter; }
+  chain leaving { type filter hook output priority filter; ct state invalid counter; }
+}
+"""
+
+
+class Backbone(Namespace):
+    """Where the API server runs; it also forwards between the nodes."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, "control")
+
+    def create(self) -> None:
+        super().create()
+        self.ip(f"addr add {API_SERVER}/32 dev lo")
+        self.run("sysctl", "-qw", *_NODE_SYSCTLS)
+
+
+class Node(Namespace):
+    """A node. `number` counts from 1."""
+
+    def __init__(self, run: Run, number: int, backbone: Backbone) -> None:
+        super().__init__(run, f"node{number}")
+        self.number = number
+        self.address = f"172.30.0.{10 + number}"
+        self.pod_network = IPv4Network(f"10.244.{number}.0/24")
+        self.pod_mtu = 1500
+        self._backbone = backbone
+        self._hosts = itertools.count(2)
+        self._links = itertools.count(1)
+
+    def create(self) -> None:
+        """Linked to the backbone, with connection tracking on and `LISTENER` on its loopback link."""
+        super().create()
+        self._backbone.ip(
+            f"link add {self.name} type veth peer name eth0 netns {self.full_name}",
+            f"link set {self.name} up",
+            f"route add {self.address} dev {self.name}",
+            f"route add {self.pod_network} via {self.address} dev {self.name} onlink",
+        )
+        self.ip(
+            f"addr add {self.address}/32 dev eth0",
+            "link set eth0 up",
+            f"route add default via {API_SERVER} dev eth0 onlink src {self.address}",
+            f"route add blackhole {self.pod_network}",  # of pods that are not there; theirs are longer
+            f"addr add {LISTENER}/32 dev lo",
+        )
+        self.run("sysctl", "-qw", *_NODE_SYSCTLS)
+        self.run("nft", "-f", "-", given=_TRACKED)
+
+    def overlay(self, other: "Node") -> None:
+        """Reach the other node's pods through VXLAN. Both nodes need it; pods made later have the smaller MTU."""
+        self.pod_mtu = OVERLAY_MTU
+        ours, theirs = (node.pod_network.network_address for node in (self, other))
+        self.ip(
+            f"link add vxlan1 mtu {OVERLAY_MTU} type vxlan id 1 local {self.address} remote {other.address} "
+            "dstport 4789 dev eth0",
+            f"addr add {ours}/32 dev vxlan1",
+            "link set vxlan1 up",
+            f"route add {other.pod_network} via {theirs} dev vxlan1 onlink",
+        )
+
+    def next_address(self) -> str:
+        """An address of its pod network that this gave to nobody yet."""
+        return str(self.pod_network.network_address + next(self._hosts))
+
+    def next_link(self) -> str:
+        """A name for the node's end of a pod's link."""
+        return f"pod{next(self._links)}"
+
+
+class Pod(Namespace):
+    """A pod on a node, reachable as soon as it is created."""
+
+    def __init__(self, run: Run, name: str, address: str, node: Node) -> None:
+        super().__init__(run, name)
+        self.address = str(IPv4Address(address))
+        self.node = node
+        self.link = node.next_link()
+        """The node's end of its link."""
+
+    def create(self) -> None:
+        super().create()
+        mac = "02:00:" + ":".join(f"{byte:02x}" for byte in IPv4Address(self.address).packed)
+        mtu = self.node.pod_mtu
+        # Neighbours are told and not asked for: a datagram that waits for ARP is not what a scenario is about.
+        self.node.ip(
+            f"link add {self.link} address {_NODE_MAC} mtu {mtu} type veth "
+            f"peer name eth0 address {mac} mtu {mtu} netns {self.full_name}",
+            f"addr add {GATEWAY}/32 dev {self.link}",
+            f"link set {self.link} up",
+            f"neigh add {self.address} lladdr {mac} dev {self.link} nud permanent",
+        )
+        self.ip(
+            f"addr add {self.address}/32 dev eth0",
+            "link set eth0 up",
+            f"neigh add {GATEWAY} lladdr {_NODE_MAC} dev eth0 nud permanent",
+            f"route add {GATEWAY} dev eth0",
+            f"route add default via {GATEWAY} dev eth0",
+        )
+        self.node.ip(f"route add {self.address} dev {self.link}")
+
+    def delete(self) -> None:
+        """It is gone, its address free. What is still sent there vanishes without a word, as a CNI has it."""
+        with contextlib.suppress(RuntimeError):  # the node went first
+            self.node.ip(f"link del {self.link}")  # a namespace takes its time to give up a link
+        super().delete()
