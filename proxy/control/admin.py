@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from proxy import __version__
 from proxy.control import metrics
 from proxy.control.explain_statsd import explain_line
+from proxy.control.handover import Giver
 from proxy.control.page import page
 from proxy.control.probe import Readiness
 from proxy.control.records import records
@@ -28,8 +29,9 @@ _METRICS_TYPE = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 class Admin:
     """Serves on the sockets it is given until `close`."""
 
-    def __init__(self, state: State, readiness: Readiness) -> None:
+    def __init__(self, state: State, readiness: Readiness, giver: Giver) -> None:
         self._state = state
+        self._giver = giver
         self._readiness = readiness
         self._runners: list[web.AppRunner] = []
 
@@ -62,6 +64,7 @@ class Admin:
         if verbs:
             application.add_routes([web.post("/explain", self._explain)])
             application.add_routes([web.post("/explain-statsd", self._explain_statsd)])
+            application.add_routes([web.post("/handover", self._hand_over)])
         return application
 
     async def _page(self, _: web.Request) -> web.Response:
@@ -110,6 +113,12 @@ class Admin:
             return web.json_response({"error": f"no answer within {EXPLAIN_LIMIT:g} s"}, status=504)
         shown = records(explained.answer) if explained.answer else []
         return web.json_response({"name": name, "type": qtype, "steps": explained.steps, "records": shown})
+
+    async def _hand_over(self, _: web.Request) -> web.Response:
+        try:
+            return web.json_response({"socket": self._giver.invite()})
+        except OSError as error:
+            return web.json_response({"error": f"cannot make a socket for it: {error}"}, status=503)
 
     async def _explain_statsd(self, request: web.Request) -> web.Response:
         try:

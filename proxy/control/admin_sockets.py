@@ -8,18 +8,18 @@ from proxy.control.sockets import open_tcp, why_not
 from proxy.control.unix_sockets import OWNER_ONLY, open_unix, unix_advice
 
 
-def open_admin_tcp(address: str) -> socket.socket:
-    """The listening socket for the admin HTTP. Raises CannotRun."""
+def open_admin_tcp(address: str, *, beside: bool = False) -> socket.socket:
+    """The listening socket for the admin HTTP. `beside`: another run shares its port. Raises CannotRun."""
     try:
-        return open_tcp(address)
+        return open_tcp(address, beside=beside)
     except OSError as error:
         raise CannotRun(why_not(error, address, "tcp", "admin.listen")) from error
 
 
-def open_admin_unix(path: Path) -> socket.socket:
-    """The listening Unix socket for verbs, for its owner only. Raises CannotRun."""
+def open_admin_unix(path: Path, *, replace: bool = False) -> socket.socket:
+    """The listening Unix socket for verbs, for its owner only. `replace`: even if it answers. Raises CannotRun."""
     try:
-        sock = open_unix(path, socket.SOCK_STREAM, OWNER_ONLY)
+        sock = open_unix(path, socket.SOCK_STREAM, OWNER_ONLY, replace=replace)
     except OSError as error:
         raise CannotRun(f"cannot make the admin socket {path}: {unix_advice(error, 'admin.socket')}") from error
     sock.listen()

@@ -37,6 +37,13 @@ class AdminClient:
         """What each relay makes of one line, under `relays`. Raises NotRunning."""
         return self._explain("/explain-statsd", {"line": line})
 
+    def hand_over(self) -> str:
+        """The path of the socket over which the run gives its listening sockets. Raises NotRunning."""
+        code, answer = self._ask("POST", "/handover")
+        if code != 200:
+            raise NotRunning(f"the sidestep at {self._path} hands nothing over: {answer.get('error', code)}")
+        return str(answer["socket"])
+
     def _explain(self, path: str, asked: dict[str, str]) -> dict[str, Any]:
         code, answer = self._ask("POST", path, asked)
         if code == 400:

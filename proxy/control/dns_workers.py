@@ -53,6 +53,21 @@ class DnsWorkers(Workers):
         self.policy = policy
         self.serve(count)
 
+    @property
+    def journals(self) -> list[int]:
+        """The memory of each worker's cache, the first worker's first."""
+        return [slot.journal_fd for slot in self.slots if slot.journal_fd is not None]
+
+    def inherit(self, journals: Sequence[int]) -> None:
+        """Let workers that are not started yet begin with these, which another run's workers still write."""
+        for own, other in zip(self.journals, journals, strict=False):
+            size = os.fstat(other).st_size
+            os.ftruncate(own, size)
+            # Records are checked when they are read, so a copy is as good as what a killed worker leaves.
+            copied = 0
+            while copied < size and (sent := os.sendfile(own, other, copied, size - copied)):
+                copied += sent
+
     def upstreams(self) -> list[list[UpstreamReport]]:
         """What each present worker says of the upstreams."""
         return [slot.report.upstreams for slot in self.active if isinstance(slot.report, Report)]

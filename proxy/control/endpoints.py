@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from proxy.cluster.informer import Informer
-from proxy.cluster.saved import SavedSnapshot
 from proxy.control.configuration import Loaded
 from proxy.core.endpoint_choice import endpoints_of, must_apply, place_zone, service_address, usable
 from proxy.core.endpoints import Endpoint, Place, ServicePort, Slice
 from proxy.settings import own_listener
+
+if TYPE_CHECKING:
+    from proxy.cluster.informer import Informer
 
 COALESCE = 0.1
 """The longest that an added endpoint waits for others: a rolling update changes several slices at once."""
@@ -34,7 +35,7 @@ class Endpoints:
     def __init__(self, applied: Callable[[], None]) -> None:
         self._applied = applied
         self._loaded: Loaded
-        self._informer: Informer | None = None
+        self._informer: "Informer | None" = None
         self._switched = asyncio.Event()
         self._current: dict[ServicePort, tuple[Endpoint, ...]] = {}
         self._delayed: asyncio.TimerHandle | None = None
@@ -51,6 +52,10 @@ class Endpoints:
         elif self._informer is not None and before is not None and before.access == loaded.access:
             self._informer.follow(services)
         else:
+            # Takes a while to import, and not every run has an API server.
+            from proxy.cluster.informer import Informer
+            from proxy.cluster.saved import SavedSnapshot
+
             saved = SavedSnapshot(Path(loaded.settings.admin.socket).parent / SNAPSHOT_FILE, loaded.access.server)
             self._switch(Informer(loaded.access, services, self._refresh, saved=saved))
         self._current = self._now()
@@ -123,7 +128,7 @@ class Endpoints:
     def _server(self) -> str:
         return "" if self._loaded.access is None else self._loaded.access.server
 
-    def _switch(self, informer: Informer | None) -> None:
+    def _switch(self, informer: "Informer | None") -> None:
         self._informer = informer
         self._switched.set()
 

@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import logs
@@ -19,6 +18,7 @@ from proxy.control.dns_workers import DnsWorkers
 from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.files import LOOK_EVERY, WatchedFiles
+from proxy.control.handover import Estate, Giver, Handed, Predecessor, find_predecessor
 from proxy.control.notify import notify
 from proxy.control.probe import Readiness, loopback_for, new_secret
 from proxy.control.relay_workers import RelayWorkers
@@ -71,45 +71,100 @@ class Service:
         self._secret = new_secret()
         self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret)
         self._state = State(configuration, self._dns, self._relay, self._endpoints)
-        self._admin_sockets: list[socket.socket] = []
-        self._admin_closers = ExitStack()
+        self._admin_sockets: dict[str, socket.socket] = {}
+        self._predecessor: Predecessor | None = None
+        self._owns_files = True
+        """Of its Unix sockets: not before a predecessor has left them to us, nor once a successor has them."""
         self._files = WatchedFiles()
         self._signals = 0
         self._stopping = asyncio.Event()
+        self._alone = asyncio.Event()
+        """No predecessor serves any more, or is about to stop."""
         self._reload = asyncio.Event()
 
     def open(self) -> None:
-        """Open every socket. Raises CannotRun."""
+        """Open every socket, or take those of the run that serves here already. Raises CannotRun."""
         now = self._configuration.now
         self._files.watch(now.files)
-        self._open(now)
-        self._endpoints.follow(now)
-        admin = now.settings.admin
-        tcp = open_admin_tcp(admin.listen)
-        self._admin_closers.callback(tcp.close)
+        self._admin = admin = now.settings.admin
         path = Path(admin.socket)
-        unix = open_admin_unix(path)
-        self._admin_closers.callback(remove_unix, path, path.stat().st_ino)
-        self._admin_closers.callback(unix.close)
-        self._admin_sockets = [tcp, unix]
+        self._predecessor = find_predecessor(path)
+        if self._predecessor is not None:
+            self._owns_files = False
+            self._take_over(self._predecessor, admin.listen)
+        beside = self._predecessor is not None and self._predecessor.refusal is not None
+        self._open(now, beside=beside)
+        self._close_others(now)
+        if self._predecessor is not None:
+            self._dns.inherit(self._predecessor.journals)
+        self._endpoints.follow(now)
+        if "tcp" not in self._admin_sockets:
+            self._admin_sockets["tcp"] = open_admin_tcp(admin.listen, beside=beside)
+        if "unix" not in self._admin_sockets:
+            self._admin_sockets["unix"] = open_admin_unix(path, replace=beside)
+        self._inode = path.stat().st_ino
+
+    def _take_over(self, predecessor: Predecessor, admin_listen: str) -> None:
+        """Its listening sockets are ours, too, from now on; what this configuration doesn't name is left to it."""
+        if predecessor.refusal is not None:
+            _log.warning("%s; sharing its ports instead, some datagrams may be lost", predecessor.refusal)
+            return
+        _log.info("taking over from sidestep %s", predecessor.version)
+        for what, sock in predecessor.sockets:
+            match what:
+                case Handed(of="dns", transport="udp" | "tcp" as transport):
+                    self._dns_sockets.adopt(what.address, transport, sock)
+                case Handed(of="relay", transport="udp" | "unixgram" as transport):
+                    self._relay_sockets.adopt(what.address, transport, sock)
+                case Handed(of="admin", transport="unix"):
+                    self._admin_sockets["unix"] = sock
+                case Handed(of="admin", transport="tcp") if what.address == admin_listen:
+                    self._admin_sockets["tcp"] = sock
+                case _:
+                    sock.close()
+        predecessor.sockets = []
+
+    def _estate(self) -> Estate:
+        admin = self._admin
+        sockets = [
+            *((Handed("dns", address, how), sock) for address, how, sock in self._dns_sockets.opened()),
+            *((Handed("relay", address, how), sock) for address, how, sock in self._relay_sockets.opened()),
+            (Handed("admin", admin.listen, "tcp"), self._admin_sockets["tcp"]),
+            (Handed("admin", admin.socket, "unix"), self._admin_sockets["unix"]),
+        ]
+        return Estate(sockets, self._dns.journals)
+
+    def _share_ports(self) -> None:
+        for sockets in (self._dns_sockets, self._relay_sockets):
+            sockets.share()
+        self._admin_sockets["tcp"].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+    def _leave(self, successor: str) -> None:
+        _log.info("sidestep %s has taken over: draining", successor)
+        self._owns_files = False
+        self._stopping.set()
 
     @property
     def _workers(self) -> tuple[Workers, ...]:
         return self._dns, self._relay
 
-    def _open(self, loaded: Loaded) -> None:
+    def _open(self, loaded: Loaded, *, beside: bool = False) -> None:
         """Have the sockets and the memory for this configuration. Raises CannotRun and then opens nothing."""
         dns, relay = loaded.dns_workers, loaded.relay_workers
         raise_descriptor_limit(dns * len(loaded.listen) + relay * len(loaded.relay_listen))
         self._dns.make_room(dns)
         self._relay.make_room(relay)
         had = self._dns_sockets.addresses
-        self._dns_sockets.open(loaded.listen, dns)
+        self._dns_sockets.open(loaded.listen, dns, beside=beside)
         try:
-            self._relay_sockets.open(tuple(loaded.relay_listen), relay)
+            self._relay_sockets.open(tuple(loaded.relay_listen), relay, beside=beside)
         except CannotRun:
             self._dns_sockets.close_others(had)
             raise
+
+    def _close_others(self, loaded: Loaded) -> None:
+        self._dns_sockets.close_others(loaded.listen)
+        self._relay_sockets.close_others(tuple(loaded.relay_listen))
 
     def _give_out(self) -> None:
         """Tell every worker what the configuration and the endpoints say now; what did not change is not told."""
@@ -124,11 +179,18 @@ class Service:
         self._relay.configure(relays, now.relay_listen, now.relay_workers)
 
     def close(self) -> None:
+        if not self._owns_files:
+            self._relay_sockets.abandon()
+        elif "unix" in self._admin_sockets:
+            remove_unix(Path(self._admin.socket), self._inode)
+        if self._predecessor is not None:
+            self._predecessor.close()
+        for sock in self._admin_sockets.values():
+            sock.close()
         self._dns_sockets.close()
         self._relay_sockets.close()
         for workers in self._workers:
             workers.close()
-        self._admin_closers.close()
 
     async def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 128 and the signal's number when there was no time for it."""
@@ -137,19 +199,26 @@ class Service:
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         self._give_out()
+        directory = Path(self._admin.socket).parent
+        self._giver = Giver(directory, self._estate, self._share_ports, self._leave)
+        if self._predecessor is None:
+            self._alone.set()
         async with asyncio.TaskGroup() as group:
             working = [group.create_task(workers.run()) for workers in self._workers]
-            others = [group.create_task(self._serve_admin()), group.create_task(self._announce())]
+            serving = group.create_task(self._serve_admin())
+            others = [serving, group.create_task(self._announce())]
             others += [group.create_task(self._reload_when_asked()), group.create_task(self._tick())]
             others += [group.create_task(self._look_at_files()), group.create_task(self._endpoints.run())]
             await self._stopping.wait()
             notify("STOPPING=1")
+            serving.cancel()
             await asyncio.gather(*(workers.drain() for workers in self._workers))
             await asyncio.gather(*working)
             for task in others:
                 task.cancel()
+            self._giver.close()
             _log.info("stopped")
-        return 0 if self._signals == 1 else 128 + self._last_signal
+        return 0 if self._signals <= 1 else 128 + self._last_signal
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         self._signals += 1
@@ -166,9 +235,9 @@ class Service:
         # Takes a while to import; meanwhile the workers start.
         from proxy.control.admin import Admin
 
-        admin = Admin(self._state, self._readiness)
-        tcp, unix = self._admin_sockets
-        await admin.start(tcp, unix)
+        admin = Admin(self._state, self._readiness, self._giver)
+        await self._alone.wait()
+        await admin.start(self._admin_sockets["tcp"], self._admin_sockets["unix"])
         try:
             await asyncio.Event().wait()
         finally:
@@ -178,6 +247,10 @@ class Service:
         self._say_what_serves()
         for workers in self._workers:
             await workers.wait_ready()
+        if self._predecessor is not None:
+            self._predecessor.taken()
+            self._owns_files = True
+        self._alone.set()
         notify("READY=1")
         _log.info("ready%s", "".join(f"; try: {hint}" for hint in self._hints()))
 
@@ -233,8 +306,7 @@ class Service:
             if new.settings.admin != self._configuration.now.settings.admin:
                 _log.warning("the admin section takes effect at the next start")
             old = self._configuration.now
-            self._dns_sockets.close_others(new.listen)
-            self._relay_sockets.close_others(tuple(new.relay_listen))
+            self._close_others(new)
             self._configuration.take(new)
             self._endpoints.follow(new)
             self._give_out()

@@ -72,10 +72,36 @@ class ListenSockets:
     def addresses(self) -> list[str]:
         return list(dict.fromkeys(address for address, _ in self._listening))
 
-    def open(self, addresses: Sequence[str], workers: int) -> None:
+    def adopt(self, address: str, transport: Transport, sock: socket.socket) -> None:
+        """A socket that another run has opened is one of ours from now on, and so is its file."""
+        self._last_id += 1
+        listening = self._listening.setdefault((address, transport), _Listening(transport))
+        listening.sockets.append((self._last_id, sock))
+        if transport == "unixgram" and _path(address).is_socket():
+            listening.inode = _path(address).stat().st_ino
+
+    def abandon(self) -> None:
+        """Another run has them now: closing ours takes nothing away."""
+        for listening in self._listening.values():
+            listening.inode = 0
+
+    def share(self) -> None:
+        """Let another run bind to the same ports, and be given a part of what comes there (SO_REUSEPORT)."""
+        for _, transport, sock in self.opened():
+            if transport != "unixgram":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+    def opened(self) -> Iterator[tuple[str, Transport, socket.socket]]:
+        """All that are open, with their addresses."""
+        for (address, transport), listening in self._listening.items():
+            for _, sock in listening.sockets:
+                yield address, transport, sock
+
+    def open(self, addresses: Sequence[str], workers: int, *, beside: bool = False) -> None:
         """Open what is listed and not open yet: a UDP socket per worker, of others one per address.
 
-        Raises CannotRun and opens nothing when one of them cannot be had.
+        `beside`: another run has the same ports, and shares them. Raises CannotRun and opens nothing when one of them
+        cannot be had.
         """
         opened: list[tuple[tuple[str, Transport], int, socket.socket]] = []
         try:
@@ -84,7 +110,7 @@ class ListenSockets:
                     key = address, transport
                     listening = self._listening.setdefault(key, _Listening(transport))
                     wanted = workers if transport == "udp" else 1
-                    for sock in self._open_more(listening, address, wanted):
+                    for sock in self._open_more(listening, address, wanted, beside):
                         self._last_id += 1
                         listening.sockets.append((self._last_id, sock))
                         opened.append((key, self._last_id, sock))
@@ -121,17 +147,14 @@ class ListenSockets:
 
     def udp_sockets(self) -> Iterator[tuple[str, socket.socket]]:
         """Every UDP socket with its address, for the kernel's own drop counters."""
-        for (address, transport), listening in self._listening.items():
-            if transport == "udp":
-                for _, sock in listening.sockets:
-                    yield address, sock
+        return ((address, sock) for address, transport, sock in self.opened() if transport == "udp")
 
-    def _open_more(self, listening: _Listening, address: str, wanted: int) -> Iterator[socket.socket]:
+    def _open_more(self, listening: _Listening, address: str, wanted: int, beside: bool) -> Iterator[socket.socket]:
         have = len(listening.sockets)
         if listening.transport == "tcp" and not have:
-            yield open_tcp(address)
+            yield open_tcp(address, beside=beside)
         elif listening.transport == "unixgram" and not have:
-            sock = open_unix(_path(address), socket.SOCK_DGRAM, ANY_USER)
+            sock = open_unix(_path(address), socket.SOCK_DGRAM, ANY_USER, replace=beside)
             listening.inode = _path(address).stat().st_ino
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             yield sock
@@ -141,7 +164,7 @@ class ListenSockets:
             for _, sock in listening.sockets:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for position in range(have, wanted):
-            yield open_udp(address, first=position == 0, alone=wanted == 1)
+            yield open_udp(address, first=position == 0 and not beside, alone=wanted == 1)
 
 
 def open_udp(address: str, *, first: bool, alone: bool) -> socket.socket:
@@ -167,11 +190,13 @@ def open_udp(address: str, *, first: bool, alone: bool) -> socket.socket:
     return sock
 
 
-def open_tcp(address: str) -> socket.socket:
-    """A listening TCP socket; all workers accept from it."""
+def open_tcp(address: str, *, beside: bool = False) -> socket.socket:
+    """A listening TCP socket; all workers accept from it. `beside`: another run shares its port."""
     sock, target = _numeric(address, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if beside:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(target)
         sock.listen(BACKLOG)
     except BaseException:

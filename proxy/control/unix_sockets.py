@@ -9,12 +9,14 @@ ANY_USER = 0o666
 OWNER_ONLY = 0o600
 
 
-def open_unix(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
+def open_unix(path: Path, kind: socket.SocketKind, mode: int, *, replace: bool = False) -> socket.socket:
     """A bound, non-blocking socket; one that a dead run left behind is replaced. Raises OSError (see `unix_advice`).
 
-    Who may write to its file may use it: `mode` decides.
+    Who may write to its file may use it: `mode` decides. With `replace` one that is in use is replaced, too.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if replace and path.is_socket():
+        path.unlink()
     _remove_stale(path, kind)
     sock = socket.socket(socket.AF_UNIX, kind)
     old_mask = os.umask(0o777 & ~mode)

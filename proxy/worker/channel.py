@@ -9,7 +9,7 @@ import os
 import socket
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -162,17 +162,12 @@ class Channel:
         """Packets that wait for the other side to read; while there are any, mere news can be left out."""
         return len(self._backlog)
 
-    def send(self, message: ToWorker | ToControl, fds: Sequence[int] = ()) -> None:
+    def send(self, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
         """Queue a message; the descriptors may be closed as soon as this returns. Silent once closed."""
         if not self._open:
             return
-        payload = msgspec.json.encode(message)
-        packets = max(-(-len(payload) // PACKET_BYTES), -(-len(fds) // PACKET_FDS), 1)
         idle = not self._backlog
-        for number in range(packets):
-            part = payload[number * PACKET_BYTES : (number + 1) * PACKET_BYTES]
-            riders = [os.dup(fd) for fd in fds[number * PACKET_FDS : (number + 1) * PACKET_FDS]]
-            self._backlog.append(((_LAST if number == packets - 1 else _MORE) + part, riders))
+        self._backlog += ((packet, [os.dup(fd) for fd in riders]) for packet, riders in _packets(message, fds))
         if idle:
             self._write()
 
@@ -237,15 +232,7 @@ class Channel:
     def _read_packet(self) -> bytes:
         if not self._takes_fds:
             return self._sock.recv(PACKET_BYTES + 1)
-        # Not socket.recv_fds: before Python 3.12 it forgets its flags, and the descriptors would be inheritable.
-        space = socket.CMSG_LEN(PACKET_FDS * _FD_BYTES)
-        packet, ancillary, _, _ = self._sock.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array("i")
-                fds.frombytes(data[: len(data) - len(data) % _FD_BYTES])
-                self._fds += fds
-        return packet
+        return _receive_packet(self._sock, self._fds)
 
     def _end(self) -> None:
         self.close()
@@ -262,6 +249,53 @@ def worker_end(
 ) -> Channel:
     """A worker's end of the pair: hears `ToWorker`; `closed` means that control is gone: exit."""
     return Channel(sock, ToWorker, receive, closed, takes_fds=True)
+
+
+def send_message(sock: socket.socket, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
+    """The same as `Channel.send` on a blocking socket, where there is no loop. Raises OSError."""
+    for packet, riders in _packets(message, fds):
+        socket.send_fds(sock, [packet], riders)
+
+
+def receive_message(sock: socket.socket, incoming: Any) -> tuple[Any, list[int]]:
+    """One whole message and the descriptors that came with it, on a blocking socket.
+
+    Raises OSError (also at the end of file), and ValueError for what makes no sense.
+    """
+    parts: list[bytes] = []
+    fds: list[int] = []
+    try:
+        while not parts or parts[-1][:1] == _MORE:
+            parts.append(_receive_packet(sock, fds))
+            if not parts[-1] or sum(map(len, parts)) > MESSAGE_BYTES:
+                raise ConnectionResetError("the other side has hung up or talks nonsense")
+        return msgspec.json.decode(b"".join(part[1:] for part in parts), type=incoming), fds
+    except BaseException:
+        _close_all(fds)
+        raise
+
+
+def _packets(message: msgspec.Struct, fds: Sequence[int]) -> Iterator[tuple[bytes, Sequence[int]]]:
+    """A message cut to what a packet may hold, with the descriptors that ride on each."""
+    payload = msgspec.json.encode(message)
+    count = max(-(-len(payload) // PACKET_BYTES), -(-len(fds) // PACKET_FDS), 1)
+    for number in range(count):
+        part = payload[number * PACKET_BYTES : (number + 1) * PACKET_BYTES]
+        mark = _LAST if number == count - 1 else _MORE
+        yield mark + part, fds[number * PACKET_FDS : (number + 1) * PACKET_FDS]
+
+
+def _receive_packet(sock: socket.socket, fds: list[int]) -> bytes:
+    """One packet; descriptors that ride on it are added to `fds`."""
+    # Not socket.recv_fds: before Python 3.12 it forgets its flags, and the descriptors would be inheritable.
+    space = socket.CMSG_LEN(PACKET_FDS * _FD_BYTES)
+    packet, ancillary, _, _ = sock.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received = array("i")
+            received.frombytes(data[: len(data) - len(data) % _FD_BYTES])
+            fds += received
+    return packet
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from proxy.control.client import AdminClient, NotRunning
 from proxy.control.configuration import Configuration
 from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
+from proxy.control.handover import Estate, Giver
 from proxy.control.probe import Readiness
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import ListenSockets, relay_transports
@@ -41,7 +42,9 @@ class Served(Run):
         self.endpoints = Endpoints(lambda: None)
         self.endpoints.follow(self.configuration.now)
         self.state = State(self.configuration, self.workers, self.relay, self.endpoints)
-        self.admin = Admin(self.state, Readiness(self.sockets, self.relay.sockets, "secret"))
+        readiness = Readiness(self.sockets, self.relay.sockets, "secret")
+        giver = Giver(directory, lambda: Estate([], []), lambda: None, lambda version: None)
+        self.admin = Admin(self.state, readiness, giver)
         address = free_address()
         await self.admin.start(open_admin_tcp(address), open_admin_unix(self.path))
         self.http = aiohttp.ClientSession(f"http://{address}")
