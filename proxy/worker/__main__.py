@@ -7,9 +7,10 @@ import argparse
 import encodings.idna  # noqa: F401  getaddrinfo imports it on first use, when the library may be unreadable
 import logging
 import signal
+import time
 
 from proxy import logs
-from proxy.worker import privileges
+from proxy.worker import privileges, seccomp
 from proxy.worker.dns_process import DnsProcess
 from proxy.worker.process import WorkerProcess
 from proxy.worker.relay_process import RelayProcess
@@ -46,9 +47,10 @@ def main() -> None:
         parser.error("a dns worker needs --journal")
     logs.set_up(options.log_format, options.name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # control drains us
-    refused = privileges.drop(options.uid, options.gid)
-    if refused:
-        log.warning("%s", refused)
+    time.localtime()  # reads the time zone, for the log
+    for refused in (privileges.drop(options.uid, options.gid), seccomp.deny()):
+        if refused:
+            log.warning("%s", refused)
     loops.run(_serve(options))
 
 

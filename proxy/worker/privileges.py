@@ -5,6 +5,7 @@ Linux keeps capabilities per thread, so all of this runs in the main thread befo
 
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable
 
@@ -42,6 +43,7 @@ def drop(uid: int | None, gid: int | None) -> str | None:
     except OSError:
         pass  # before Linux 4.3 there was no such set
     _clear_capabilities()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold what clients asked and sent
     # Not even a stopped worker outlives control. A change of user resets this, so it comes last.
     _call(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return refused
