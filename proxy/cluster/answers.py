@@ -53,7 +53,8 @@ class Status(msgspec.Struct):
         too_large = any(cause.reason == "ResourceVersionTooLarge" for cause in details.causes or ()) or (
             "Too large resource version" in self.message
         )
-        reason = "expired" if self.code == 410 else "too_large_version" if too_large else reason
+        expired = self.code == 410 or self.reason in ("Expired", "Gone")
+        reason = "expired" if expired else "too_large_version" if too_large else reason
         wait = retry_after if retry_after is not None else float(details.retry_after_seconds) or None
         text = f"{where}: {self.code} {self.reason}: {self.message[:300]}"
         return ApiError(text, reason, status=self.code, retry_after=wait)

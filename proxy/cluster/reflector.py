@@ -113,8 +113,8 @@ class Reflector:
         if self._complete and version and not _older(version, self.version):
             self.version = version
 
-    def ended(self, how: Ended, now: float, retry_after: float | None = None) -> None:
-        """The request is over. A list that `listed` has accepted is over too, with `CLOSED`."""
+    def ended(self, how: Ended, now: float, retry_after: float | None = None) -> bool:
+        """The request is over; whether that was in order. A list that `listed` has accepted is over with `CLOSED`."""
         if how is not Ended.FAILED and now - self._started >= self._timing.healthy:
             self._backoff.reset()
         if self._request.what == "list":
@@ -125,6 +125,7 @@ class Reflector:
             in_order = self._watch_ended(how, now)
         asked = min(retry_after or 0.0, self._timing.most_retry_after)
         self._after = 0.0 if in_order else self._backoff.next_wait() + asked
+        return in_order
 
     def _list_ended(self, how: Ended) -> bool:
         if how in (Ended.EXPIRED, Ended.TOO_LARGE):

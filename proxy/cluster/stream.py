@@ -142,7 +142,9 @@ class Stream:
             how = Ended.BROKEN
             _log.exception("%s: this is a mistake in the watch, which begins anew", self._where())
             self._fail("mistake", f"{self._where()}: {error!r}")
-        self._reflector.ended(how, self._now(), retry_after)
+        in_order = self._reflector.ended(how, self._now(), retry_after)
+        if how is Ended.CLOSED and not in_order:
+            self._fail("short_watch", f"{self._where()}: the server ended the watch too soon")
 
     def _fail(self, reason: str, text: str) -> None:
         self.restarts += 1
@@ -216,10 +218,11 @@ class Stream:
             self._troubles.add_object("other_kind", f"{self._where()}: found {head.kind[:60]} {name[:300]}")
             return None
         slices = self.known.slices if self._initial is None else self._initial
+        version = int(metadata.resource_version) if metadata.resource_version.isdecimal() else 0
         if event_type in ("ADDED", "MODIFIED"):
-            self._set(slices, name, self._decode(item, name))
+            self._set(slices, name, self._decode(item, name), version)
         elif event_type == "DELETED":
-            self._set(slices, name, None)
+            self._set(slices, name, None, version)
         elif event_type != "BOOKMARK":
             text = f"EndpointSlice {self.namespace}/{name}: an event of unknown type {event_type[:60]!r}"
             self._troubles.add_object("unknown_event", text)
@@ -238,10 +241,11 @@ class Stream:
         ours = found is not None and found.namespace == self.namespace and found.service in self.services
         return found if ours else None
 
-    def _set(self, slices: dict[str, Slice], name: str, after: Slice | None) -> None:
+    def _set(self, slices: dict[str, Slice], name: str, after: Slice | None, version: int) -> None:
         before = slices.get(name)
         live = slices is self.known.slices
-        if after == before or (after and before and 0 < after.version < before.version):
+        repeated = before is not None and 0 < version < before.version
+        if after == before or repeated:
             return
         if after is None:
             del slices[name]

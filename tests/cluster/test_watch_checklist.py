@@ -189,6 +189,7 @@ async def test_item_08_a_watch_shorter_than_a_second_is_an_error_and_after_three
         await server.until(lambda: len(server.asked("watch")) == 5)
         kinds = ["sendInitialEvents" in one.query for one in server.asked("watch")]
         assert kinds == [True, False, False, False, True]
+        assert follower.informer.status().problems["short_watch"] >= 3
 
 
 async def test_item_09_it_watches_with_the_present_objects_first(server: FakeApiServer) -> None:
@@ -430,6 +431,7 @@ async def test_a_repeated_or_outdated_event_changes_nothing(server: FakeApiServe
         await follower.knows("10.1.0.2")
         told = len(follower.history)
         server.say({"type": "MODIFIED", "object": old})
+        server.say({"type": "DELETED", "object": old})
         await server.put(endpoint_slice("statsd-2", ["10.1.0.3"]))
         await follower.knows("10.1.0.2", "10.1.0.3")
         assert follower.history[told:] == [{"10.1.0.2", "10.1.0.3"}]
