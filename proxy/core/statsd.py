@@ -10,7 +10,7 @@ from typing import NamedTuple
 TYPES = {b"c": "counter", b"g": "gauge", b"s": "set", b"ms": "timer", b"h": "timer", b"d": "timer"}
 LONGEST_TYPE_BYTES = 16
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]").search
+_CONTROL = bytes([*range(0x20), 0x7F])
 _STAMP = re.compile(rb"\|T\d+(?:\||\Z)").search
 _EVENT = re.compile(rb"_e\{(\d{1,6}),(\d{1,6})\}:").match
 _TAGS = re.compile(rb"[,#\[]|\.__(?=[^.]*=)").search
@@ -48,7 +48,7 @@ def read(line: bytes) -> Line | None:
         if line.startswith(b"_sc|"):
             return _read_check(line)
     value, _, suffix = rest.partition(b"|")
-    if not value or not name or b"|" in name or _CONTROL(name):
+    if not value or not name or b"|" in name or name.translate(None, _CONTROL) != name:
         return None
     kind = kind_of(suffix)
     return None if kind is None else Line(kind, name, value, suffix)
@@ -56,7 +56,7 @@ def read(line: bytes) -> Line | None:
 
 def kind_of(suffix: bytes) -> str | None:
     """The kind of a metric by what follows its value; None if that makes no sense."""
-    if _CONTROL(suffix):
+    if suffix.translate(None, _CONTROL) != suffix:
         return None
     type_ = suffix.partition(b"|")[0]
     kind = TYPES.get(type_)

@@ -345,28 +345,40 @@ class StatsdRouter:
         elif not self._batches or (parsed.kind == "gauge" and self._fold.has(parsed)):
             self._fold_line(parsed, line)
         else:
-            self._put(self._home(parsed, None) if batch is None else batch, line)
-            if parsed.kind not in ("event", "other"):
-                self._remember(parsed)
+            slot = self._slot(parsed)
+            if batch is None:
+                owner = self._owners[slot]
+                batch = self._spread.pick(slot) if owner is None else owner
+            self._put(batch, line)
+            if parsed.kind != "gauge" or not self._gauges_held:
+                self._let_pass(parsed)
 
-    def _remember(self, parsed: statsd.Line) -> None:
-        """Spare the next line with this name, type and tags a second look."""
-        name = parsed.name + b"\n" + parsed.suffix if self._tags else parsed.name
-        if len(name) > LONGEST_BYTES or len(parsed.suffix) > LONGEST_BYTES:
+    def _let_pass(self, parsed: statsd.Line) -> None:
+        """Spare the next line with this type, rate and tags a second look."""
+        if parsed.kind in ("event", "other") or len(parsed.suffix) > LONGEST_BYTES:
             return
-        if len(self._slots) >= MOST_NAMES:
-            self._slots.clear()
-        self._slots[name] = slot_of(statsd.key(parsed, tags=self._tags))
-        if parsed.kind != "gauge" or not self._gauges_held:
-            if len(self._passing) >= MOST_SUFFIXES:
-                self._passing.clear()
-            self._passing.add(parsed.suffix)
+        if len(self._passing) >= MOST_SUFFIXES:
+            self._passing.clear()
+        self._passing.add(parsed.suffix)
+
+    def _slot(self, parsed: statsd.Line) -> int:
+        if parsed.kind == "event" or (self._tags and parsed.kind == "other"):  # hardly the same twice
+            return slot_of(statsd.key(parsed, tags=self._tags))
+        name = parsed.name + b"\n" + parsed.suffix if self._tags else parsed.name
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = slot_of(statsd.key(parsed, tags=self._tags))
+            if len(name) <= LONGEST_BYTES:
+                if len(self._slots) >= MOST_NAMES:
+                    self._slots.clear()
+                self._slots[name] = slot
+        return slot
 
     def _home(self, parsed: statsd.Line, but: Batch | None) -> Batch:
         """Where a line goes by its name, or would go without one endpoint."""
         if self._policy.spread == "all":
             return self._everyone
-        slot = slot_of(statsd.key(parsed, tags=self._tags))
+        slot = self._slot(parsed)
         owner = None if but is not None else self._owners[slot]
         return self._spread.pick(slot, but) if owner is None else owner
 
