@@ -3,40 +3,40 @@
 Nothing runs in it but what is asked for: endpoints are what a scenario says, no controller changes them.
 """
 
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-Mode = Literal["iptables", "nftables"]
+from proxy.lab import control_plane, coredns, sidestep, tools
+from proxy.lab.conntrack import Conntrack
+from proxy.lab.control_plane import ControlPlane, Refused
+from proxy.lab.coredns import CoreDns, NodeCache
+from proxy.lab.kube_proxy import KubeProxy
+from proxy.lab.namespaces import Run
+from proxy.lab.nodes import API_SERVER, Backbone, Node, Pod
+from proxy.lab.outcome import Mode
+from proxy.lab.rules import Frontend, Rules
+from proxy.lab.services import Endpoint, Service, rules_of, slice_of
+from proxy.lab.sidestep import Sidestep
+
+__all__ = ["Cluster", "Endpoint", "Mode", "Node", "Pod", "Say", "Service", "running"]
+
+PROGRAMS = (*control_plane.PROGRAMS, "conntrack", "ip", "iptables", "nft", "setpriv", "sysctl")
+"""What a cluster can't do without; kube-proxy is not among them."""
+
+_NAMESPACES = "/api/v1/namespaces"
+_SLICES = "/apis/discovery.k8s.io/v1/namespaces"
+_OWN = {Frontend("10.96.0.1", "tcp", 443): frozenset[str]()}
+"""default/kubernetes, which the API server makes for itself."""
+
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A Service as it is in the API server. `name` is its namespace/name."""
-
-    name: str
-    cluster_ip: str
-    port: int
-    port_name: str
-    protocols: tuple[str, ...]
-    target_port: int
-
-    @property
-    def address(self) -> str:
-        """Its ClusterIP:port."""
-        return f"{self.cluster_ip}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One endpoint of a Service, with the conditions that its slice shows."""
-
-    address: str
-    ready: bool = True
-    serving: bool = True
-    terminating: bool = False
 
 
 class Cluster:
@@ -47,24 +47,96 @@ class Cluster:
     api                   the `ControlPlane`, see control_plane.py
     run                   the `Run`, see namespaces.py: its id, its directory for files and logs
     mode                  iptables or nftables
+    kubeconfig            a file for kubectl and others; the API server is reached from inside the namespaces only
+
+    Nodes and pods are namespaces: `run`, `spawn`, `socket` and `prefix` are in namespaces.py.
     """
 
-    # Node and Pod are Namespaces (namespaces.py), which have:
-    #   prefix                    the words before a command that is to run in there: ip netns exec NAME
-    #   run(*command, given="")   run it, return what it prints; RuntimeError with what it said
-    #   spawn(*command, ...)      start it, a Popen; its output goes to a log in the run's directory unless told
-    #   socket(kind, address)     a non-blocking socket in there for this process, bound to (host, port)
-    #   resolv_conf(text)         /etc/resolv.conf of what is started there from then on
-    # Node: name, address, pod_network ("10.244.1.0/24")
-    # Pod: name, address, node, delete()
+    def __init__(self, run: Run, mode: Mode, nodes: int, overlay: bool) -> None:
+        self.run = run
+        self.mode: Mode = mode
+        self.kubeconfig = run.directory / "kubeconfig"
+        self._backbone = Backbone(run)
+        run.add(self._backbone)
+        self.api = ControlPlane(
+            run.directory / "api-server",
+            address=API_SERVER,
+            ports=(6443, 2379, 2380),
+            launch=self._launch,
+            connect=lambda: self._backbone.socket(socket.SOCK_STREAM),
+        )
+        self.api.prepare()
+        self.api.start_etcd()
+        self.api.start_server()
+        self.nodes = tuple(Node(run, number, self._backbone) for number in range(1, nodes + 1))
+        for node in self.nodes:
+            run.add(node)
+        if overlay:
+            for node in self.nodes:
+                for other in self.nodes:
+                    if other is not node:
+                        node.overlay(other)
+        self.api.write_kubeconfig(self.kubeconfig)
+        self.kube_proxies = tuple(KubeProxy(node, mode, self.kubeconfig, self.rules) for node in self.nodes)
+        self._pods: dict[str, Pod] = {}
+        self._endpoints: dict[Service, tuple[Endpoint, ...]] = {}
+        self._sidesteps: list[Sidestep] = []
+        self._node_caches: list[NodeCache] = []
 
-    def pod(self, name: str, address: str | None = None, *, node: int = 0) -> Any:
+    def _launch(self, command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+        with log.open("ab") as output:
+            return self._backbone.spawn(*command, stdout=output, stderr=output)
+
+    def start(self, say: Say) -> None:
+        """Wait for the API server, and bring kube-proxy in step with it."""
+        self.api.wait_until_ready()
+        say(f"API server ready: {self.api.version()}")
+        for node in self.nodes:
+            addresses = [{"type": "InternalIP", "address": node.address}]
+            self.api.ask(
+                "POST", "/api/v1/nodes", {"metadata": {"name": node.name}, "status": {"addresses": addresses}}
+            )
+        for proxy in self.kube_proxies:
+            proxy.start()
+        for proxy in self.kube_proxies:
+            proxy.wait_synced()
+            say(f"{proxy.node.name}: {proxy.what} in step with it")
+
+    @property
+    def node(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def kube_proxy(self) -> KubeProxy:
+        return self.kube_proxies[0]
+
+    @property
+    def pods(self) -> Mapping[str, Pod]:
+        """Every pod that is there."""
+        return {name: pod for name, pod in self._pods.items() if name in self.run.namespaces}
+
+    def rules(self) -> Rules:
+        """What kube-proxy should have programmed by now."""
+        return {**_OWN, **rules_of(self._endpoints)}
+
+    def pod(self, name: str, address: str | None = None, *, node: int = 0) -> Pod:
         """A pod: a namespace with a /32 address and a default route via 169.254.1.1, up and reachable.
 
         Without an address it gets the next one of its node's pod network that was never given. An address that a
         deleted pod had may be given again. Raises ValueError for a name or an address in use.
         """
-        raise NotImplementedError
+        place = self.nodes[node]
+        taken = {pod.address for pod in self.pods.values()}
+        if address is None:
+            address = place.next_address()
+            while address in taken:
+                address = place.next_address()
+        elif address in taken:
+            raise ValueError(f"a pod has {address} already")
+        pod = Pod(self.run, name, address, place)
+        self.run.add(pod)
+        self._pods[name] = pod
+        return pod
 
     def service(
         self,
@@ -80,15 +152,51 @@ class Cluster:
 
         With two protocols the second port is called `<port_name>-tcp`, as kube-dns has it.
         """
-        raise NotImplementedError
+        made = Service(name, cluster_ip, port, port_name, tuple(protocols), target_port or port)
+        namespace = name.partition("/")[0]
+        path = f"{_NAMESPACES}/{namespace}/services"
+        try:
+            self.api.ask("POST", path, made.manifest())
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            self.api.ask("POST", _NAMESPACES, {"metadata": {"name": namespace}})
+            self.api.ask("POST", path, made.manifest())
+        self._endpoints[made] = ()
+        self._follow()
+        return made
 
     def set_endpoints(self, service: Service, endpoints: Iterable[str | Endpoint]) -> None:
         """Its only EndpointSlice from now on; a bare address is a ready endpoint. Comes back when it is stored."""
-        raise NotImplementedError
+        found = tuple(Endpoint(one) if isinstance(one, str) else one for one in endpoints)
+        manifest = slice_of(service, found)
+        path = f"{_SLICES}/{service.name.partition('/')[0]}/endpointslices"
+        try:
+            self.api.ask("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            self.api.ask("POST", path, manifest)
+        self._endpoints[service] = found
+        self._follow()
 
     def delete_service(self, service: Service) -> None:
         """The Service and its slice are gone from the API server."""
-        raise NotImplementedError
+        namespace, _, name = service.name.partition("/")
+        self.api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services/{name}")
+        with contextlib.suppress(Refused):  # it never had endpoints
+            self.api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{name}-lab")
+        del self._endpoints[service]
+        self._follow()
+
+    def _follow(self) -> None:
+        for proxy in self.kube_proxies:
+            proxy.follow()
+
+    def wait_synced(self, limit: float = 60) -> None:
+        """Until every node's rules are what the API server says. Raises RuntimeError after `limit` seconds."""
+        for proxy in self.kube_proxies:
+            proxy.wait_synced(limit)
 
     def sidestep(
         self,
@@ -97,32 +205,116 @@ class Cluster:
         dns: Service | None = None,
         sections: Mapping[str, Any] | None = None,
         node: int = 0,
-    ) -> Any:
-        """A `Sidestep` (sidestep.py) on a node, watching the API server; a context manager that starts and stops it.
+    ) -> Sidestep:
+        """A Sidestep on a node, watching the API server; a context manager that starts and stops it.
 
         It listens on 169.254.20.10: port 8125 for `statsd`, and port 53 for everything that `dns` is to answer.
         `sections` replaces whole sections of its configuration.
         """
-        raise NotImplementedError
+        place = self.nodes[node]
+        directory = self.run.directory / f"{place.name}-sidestep-{len(self._sidesteps) + 1}"
+        written = sidestep.configuration(statsd, dns, self.kubeconfig, directory)
+        made = Sidestep(place, directory, {**written, **(sections or {})})
+        self._sidesteps.append(made)
+        return made
 
-    def conntrack(self, node: int = 0) -> Any:
-        """The connection tracking of a node, a `Conntrack` (conntrack.py)."""
-        raise NotImplementedError
+    def coredns(
+        self, name: str, address: str | None = None, *, upstream: str | None = None, node: int = 0
+    ) -> CoreDns:
+        """CoreDNS in a new pod, with the names of this cluster; a context manager that starts and kills it.
+
+        Other names go to `upstream` (`address:port`), and don't exist without one. Raises Unavailable without it.
+        """
+        tools.require(*coredns.PROGRAMS)
+        pod = self.pod(name, address, node=node)
+        corefile = coredns.cluster_dns(self.kubeconfig, upstream)
+        return CoreDns(pod, pod.address, corefile, self.run.directory)
+
+    def node_cache(
+        self, kube_dns: Service, kube_dns_upstream: Service, *, upstream: str | None = None, node: int = 0
+    ) -> NodeCache:
+        """NodeLocal DNSCache on a node; a context manager that starts it and takes it away.
+
+        `kube_dns_upstream` is a second Service before the same pods. Names outside the cluster go to `upstream`, as
+        resolv.conf would say it, or to the pods as well. Raises Unavailable without CoreDNS.
+        """
+        made = NodeCache(self.nodes[node], kube_dns, kube_dns_upstream, self.run.directory, upstream)
+        self._node_caches.append(made)
+        return made
+
+    def conntrack(self, node: int = 0) -> Conntrack:
+        """The connection tracking of a node."""
+        return Conntrack(self.nodes[node])
 
     def reset(self) -> None:
         """No pod, Service or Sidestep any more, kube-proxy in step, conntrack empty: ready for the next scenario."""
-        raise NotImplementedError
+        for process in self._sidesteps:
+            process.kill()
+        for cache in self._node_caches:
+            cache.stop()
+        self._node_caches.clear()
+        for pod in self.pods.values():
+            pod.delete()
+        self._pods.clear()
+        for service in tuple(self._endpoints):
+            self.delete_service(service)
+        for proxy in self.kube_proxies:
+            with contextlib.suppress(RuntimeError):
+                proxy.signal(signal.SIGCONT)
+            proxy.start()
+        self.wait_synced()
+        for node in self.nodes:
+            Conntrack(node).flush()
 
 
 @contextmanager
 def running(
-    mode: Mode = "nftables", *, nodes: int = 1, overlay: bool = False, say: Say = lambda _: None
+    mode: Mode = "nftables",
+    *,
+    nodes: int = 1,
+    overlay: bool = False,
+    kept: bool = False,
+    say: Say = lambda _: None,
 ) -> Iterator[Cluster]:
     """A cluster of one or two nodes, ready: API server up, kube-proxy on each node in step with it.
 
     `overlay`: pods of different nodes reach each other through VXLAN with an MTU of 1450 instead of by routes.
-    `say` gets a line for each step. All of it ends with the context, whatever happens in it.
+    `kept`: it goes on after the context, until `namespaces.cleanup`; unless something went wrong in it.
+    `say` gets a line for each step. All of it ends with the context, whatever happens in it, SIGTERM included.
     Raises Unavailable where this machine can't have it.
     """
-    raise NotImplementedError
-    yield
+    tools.require_root()
+    tools.require(*PROGRAMS)
+    with _ending_on_signals():
+        run = Run.start(kept=kept)
+        cluster: Cluster | None = None
+        left = False
+        try:
+            say(f"run {run.id}: namespaces, etcd and API server")
+            cluster = Cluster(run, mode, nodes, overlay)
+            cluster.start(say)
+            yield cluster
+            left = kept
+        finally:
+            if cluster is not None:
+                cluster.api.close()
+            if left:
+                run.release()
+            else:
+                run.tear_down()
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the context like an exception, where nobody else has taken them."""
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, lambda told, _: sys.exit(128 + told))
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -185,8 +185,16 @@ class ControlPlane:
     def kill_server(self) -> None:
         """SIGKILL; no connection of ours is left either."""
         _kill(self._server)
+        self.close()
+
+    def close(self) -> None:
+        """Close our connections to it; the next request makes one."""
         while self._idle:
             self._idle.pop()[1].close()
+
+    def version(self) -> str:
+        """What the server calls its version."""
+        return str(self.ask("GET", "/version")["gitVersion"])
 
     def kill_etcd(self) -> None:
         _kill(self._etcd)
