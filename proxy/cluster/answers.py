@@ -21,8 +21,8 @@ class ListMeta(msgspec.Struct, rename="camel"):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class SliceList(msgspec.Struct, rename="camel"):
-    """An EndpointSliceList, its items as they came."""
+class ObjectList(msgspec.Struct, rename="camel"):
+    """A list of objects of one kind, its items as they came."""
 
     kind: str
     metadata: ListMeta

@@ -1,4 +1,4 @@
-"""What is asked of the API server, over plain HTTP: list and watch EndpointSlices, get one Service, nothing else.
+"""What is asked of the API server, over plain HTTP: slices by list and watch, one Service, a whole kind.
 
 It takes answers apart as far as HTTP, JSON and `Status` go; what objects mean is not its business.
 """
@@ -6,7 +6,7 @@ It takes answers apart as far as HTTP, JSON and `Status` go; what objects mean i
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 import aiohttp
@@ -16,7 +16,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from proxy.cluster.access import Access
 from proxy.cluster.addresses import RememberedAddresses, needs_dns
-from proxy.cluster.answers import ApiError, SliceList, Status
+from proxy.cluster.answers import ApiError, ObjectList, Status
 from proxy.cluster.credentials import CredentialsError, CredentialsReader
 from proxy.cluster.lines import LineSplitter, LineTooLong
 from proxy.cluster.slices import SERVICE_LABEL
@@ -72,26 +72,15 @@ class Connection:
         self._server_name = server_name
         self._timing = timing
 
-    async def list(self, namespace: str, services: Iterable[str], version: str) -> SliceList:
+    async def list(self, namespace: str, services: Iterable[str], version: str) -> ObjectList:
         """All slices of these Services, at least as new as `version` (`""`: the newest)."""
         url = self._url("apis/discovery.k8s.io/v1", namespace, "endpointslices")
-        query = {**_selector(services), "limit": str(PAGE)}
-        if version:
-            query |= {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"}
-        page = await self._page(url, query)
-        items = page.items or []
-        while page.metadata.continue_:
-            query = {**_selector(services), "limit": str(PAGE), "continue": page.metadata.continue_}
-            try:
-                page = await self._page(url, query)
-            except ApiError as error:
-                if error.status != 410:
-                    raise
-                # The history that the pages come from was compacted: the newest, then, and all at once.
-                page, items = await self._page(url, _selector(services)), []
-            items += page.items or []
-        page.items = items
-        return page
+        since = {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"} if version else {}
+        return await self._pages(url, _selector(services), since, "EndpointSliceList")
+
+    async def everything(self, group: str, resource: str, kind: str) -> Sequence[msgspec.Raw]:
+        """All objects of a kind in the cluster, as they are now; `group` such as `api/v1`."""
+        return (await self._pages(f"{self._server}/{group}/{resource}", {}, {}, f"{kind}List")).items or ()
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -129,15 +118,31 @@ class Connection:
                 return None
             raise
 
-    async def _page(self, url: str, query: Mapping[str, str]) -> SliceList:
+    async def _pages(self, url: str, query: Mapping[str, str], since: Mapping[str, str], kind: str) -> ObjectList:
+        page = await self._page(url, {**query, **since, "limit": str(PAGE)}, kind)
+        items = page.items or []
+        while page.metadata.continue_:
+            more = {**query, "limit": str(PAGE), "continue": page.metadata.continue_}
+            try:
+                page = await self._page(url, more, kind)
+            except ApiError as error:
+                if error.status != 410:
+                    raise
+                # The history that the pages come from was compacted: the newest, then, and all at once.
+                page, items = await self._page(url, query, kind), []
+            items += page.items or []
+        page.items = items
+        return page
+
+    async def _page(self, url: str, query: Mapping[str, str], kind: str) -> ObjectList:
         body = await self._body(url, query, MOST_LIST_BYTES)
         try:
-            page = msgspec.json.decode(body, type=SliceList)
+            page = msgspec.json.decode(body, type=ObjectList)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ApiError(f"GET {url}: no list of EndpointSlices: {error}: {_begin(body)}", "not_json") from error
-        if page.kind != "EndpointSliceList" or not page.metadata.resource_version:
+            raise ApiError(f"GET {url}: no {kind}: {error}: {_begin(body)}", "not_json") from error
+        if page.kind != kind or not page.metadata.resource_version:
             wrong = f"a {page.kind or 'list'}" + ("" if page.metadata.resource_version else " without a version")
-            raise ApiError(f"GET {url}: answered {wrong[:100]} instead of an EndpointSliceList", "other_kind")
+            raise ApiError(f"GET {url}: answered {wrong[:100]} instead of an {kind}", "other_kind")
         return page
 
     async def _body(self, url: str, query: Mapping[str, str], most: int) -> bytes:

@@ -122,15 +122,18 @@ def load(path: Path | None, watch: Callable[[tuple[Path, ...]], None] = lambda f
         listen,
         {address: relay.name for relay in settings.udp for address in relay.listen},
         _access(settings),
-        _slices(settings),
+        slices_of(settings),
         files,
         digest,
     )
 
 
 def _access(settings: Settings) -> Access | None:
-    if not settings.wanted_ports or settings.endpoints_file is not None:
-        return None
+    return access_of(settings) if settings.wanted_ports and settings.endpoints_file is None else None
+
+
+def access_of(settings: Settings) -> Access:
+    """How the API server is reached. Raises CannotRun."""
     kubernetes = settings.kubernetes
     try:
         if kubernetes.kubeconfig is not None:
@@ -140,10 +143,12 @@ def _access(settings: Settings) -> Access | None:
         return in_cluster(os.environ)
     except (AccessError, OSError) as error:
         services = ", ".join(dict.fromkeys(wanted.service for wanted in settings.wanted_ports))
-        raise CannotRun(f"cannot ask an API server for the endpoints of {services}: {error}") from error
+        of = f" for the endpoints of {services}" if services else ""
+        raise CannotRun(f"cannot ask an API server{of}: {error}") from error
 
 
-def _slices(settings: Settings) -> tuple[Slice, ...] | None:
+def slices_of(settings: Settings) -> tuple[Slice, ...] | None:
+    """What the endpoints_file says now; None without one. Raises CannotRun."""
     if settings.endpoints_file is None:
         return None
     try:

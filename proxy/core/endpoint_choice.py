@@ -66,6 +66,12 @@ def usable(endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
     return tuple(endpoint.address for endpoint in endpoints if endpoint.state != "terminating")
 
 
+def live(slices: Iterable[Slice], wanted: ServicePort) -> frozenset[str]:
+    """Every address that a flow may rightly go to: ready, or terminating and serving; anywhere, of both families."""
+    found = _one_per_address(_newest(_united(slices, wanted)))
+    return frozenset(one.address for one in found if one.liveness <= 1)
+
+
 def must_apply(old: Iterable[Endpoint], new: Iterable[Endpoint]) -> bool:
     """Whether the new ones can't wait for further changes: a used address went away, or the first one came."""
     before, after = set(usable(old)), set(usable(new))
