@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check testbed bench fuzz clean
+.PHONY: help run lab test check testbed bench fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -16,6 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 run: $(VENV)/.installed  ## the proxy with its defaults: no root, no cluster
 	$(BIN)/sidestep run $(ARGS)
+
+lab: $(VENV)/.installed  ## how kube-proxy loses UDP, and the same with Sidestep; needs root and make testbed
+	$(BIN)/sidestep lab $(ARGS)
 
 test: $(VENV)/.installed  ## every test; those that need root or a peer skip with the reason where they can't run
 	$(BIN)/pytest $(ARGS)

@@ -43,6 +43,16 @@ _output = click.option(
 
 
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "lab"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "lab":
+            return super().get_command(ctx, cmd_name)
+        from proxy.lab.commands import lab
+
+        return lab
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -181,6 +191,99 @@ def explain(config: Path | None, output: str, name: str | None, qtype: str, stat
             click.echo(step)
         for record in answer["records"]:
             click.echo(f"  {record}")
+
+
+@main.command()
+@_config
+@_output
+@click.option("--delete", is_flag=True, help="Delete exactly the flows that are listed.")
+@click.option("--watch", is_flag=True, help="Look again and again; without --delete only say what would be deleted.")
+@click.option("--every", default="10s", show_default=True, metavar="DURATION", help="With --watch: how often.")
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --watch: metrics, for node_exporter.",
+)
+@click.option(
+    "--service-cidr",
+    multiple=True,
+    metavar="CIDR",
+    help="Where ClusterIPs lie, for an API server older than 1.33 that may be asked for all Services.",
+)
+def conntrack(
+    config: Path | None,
+    output: str,
+    delete: bool,
+    watch: bool,
+    every: str,
+    textfile: Path | None,
+    service_cidr: tuple[str, ...],
+) -> None:
+    """UDP flows whose target is no current endpoint of their Service; exit status 1 when there are any."""
+    import asyncio
+    from ipaddress import ip_network
+
+    from proxy.settings.units import parse_duration
+
+    try:
+        ranges = [ip_network(text) for text in service_cidr]
+        seconds = parse_duration(every)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if seconds <= 0:
+        raise click.UsageError("--every 0s would never rest; give a duration such as 10s")
+    if watch:
+        if ranges:
+            raise click.UsageError("--watch follows the configured Services only, so --service-cidr has no use there")
+        _watch_flows(config, output, delete, seconds, textfile)
+        return
+    if textfile is not None:
+        raise click.UsageError("--textfile goes with --watch")
+    from proxy.control import stale_flows
+
+    found = asyncio.run(stale_flows.find(config, ranges))
+    outcomes = stale_flows.delete(found.flows) if delete else None
+    if output == "json":
+        flows = [stale_flows.as_json(flow) for flow in found.flows]
+        if outcomes is not None:
+            flows = [{**flow, "deleted": outcome} for flow, outcome in zip(flows, outcomes, strict=True)]
+        click.echo(json.dumps(flows, indent=2))
+    elif not found.flows:
+        click.echo("no stale flow")
+    else:
+        _print_tables([stale_flows.table(found.flows)])
+        if outcomes is not None:
+            click.echo(f"{sum(outcomes)} deleted")
+        for line in stale_flows.missing_columns(found.flows):
+            click.echo(f"for {line}")
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    sys.exit(FOUND_SOMETHING if found.flows and not delete else 0)
+
+
+def _watch_flows(config: Path | None, output: str, delete: bool, every: float, textfile: Path | None) -> None:
+    import asyncio
+
+    from proxy.control.flow_watch import text_of, watch
+
+    def say(event: dict[str, Any]) -> None:
+        line = json.dumps(event) if output == "json" else text_of(event, delete)
+        if line:
+            click.echo(line)
+
+    async def until_stopped() -> None:
+        task = asyncio.ensure_future(watch(config, every=every, deleting=delete, textfile=textfile, say=say))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+
+    if not delete and output == "text":
+        click.echo("a dry run: nothing is deleted without --delete")
+    asyncio.run(until_stopped())
 
 
 @main.command()

@@ -31,7 +31,7 @@ class Place(Protocol):
         ...
 
 
-class TrafficFailed(Exception):
+class TrafficFailed(RuntimeError):
     """A sender or receiver could not begin or ended badly; the message has what it said."""
 
 

@@ -4,5 +4,10 @@ A module defines one subclass of `Scenario`; its instance stands here.
 """
 
 from proxy.lab.scenario import Scenario
+from proxy.lab.scenarios.pod_recreated_while_kube_proxy_is_away import PodRecreatedWhileKubeProxyIsAway
+from proxy.lab.scenarios.statsd_scaled_to_zero import StatsdScaledToZero
 
-SCENARIOS: tuple[Scenario, ...] = ()
+SCENARIOS: tuple[Scenario, ...] = (
+    StatsdScaledToZero(),
+    PodRecreatedWhileKubeProxyIsAway(),
+)

@@ -1,0 +1,176 @@
+"""A StatsD Service with its pods and a sender beside it, on one path; keeps which pod was an endpoint when.
+
+The scenarios that send StatsD are told in its words.
+"""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from proxy.lab.cluster import Cluster
+from proxy.lab.nodes import LISTENER, Pod
+from proxy.lab.outcome import Mark, Membership, Outcome, tally
+from proxy.lab.scenario import Run
+from proxy.lab.traffic import StatsdSender, StatsdSink, Traffic, now_ns
+
+CLUSTER_IP = "10.96.0.20"
+PORT = 8125
+
+_QUIET = 0.5
+_SETTLED_WITHIN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPod:
+    """A pod and the StatsD server in it; `delete` ends both."""
+
+    pod: Pod
+    sink: StatsdSink
+
+    @property
+    def address(self) -> str:
+        return self.pod.address
+
+    def delete(self) -> None:
+        """The server reads what had come, then the pod is gone and its address free."""
+        self.sink.finish()
+        self.pod.delete()
+
+
+class StatsdCase:
+    """Use as a context manager; in it: `pod`, `endpoints`, `send`, `at`, and in the end `outcome`."""
+
+    def __init__(self, cluster: Cluster, run: Run) -> None:
+        self.cluster = cluster
+        self._run = run
+        self._membership = Membership()
+        self._members: set[str] = set()
+        self._pods: list[SinkPod] = []
+        self._senders: list[StatsdSender] = []
+        self._marks: list[Mark] = []
+        self._began_ns = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.service = self.cluster.service("monitoring/statsd", CLUSTER_IP, PORT, port_name="statsd")
+            self.traffic = stack.enter_context(Traffic(self._run.directory))
+            if self._run.path == "sidestep":
+                self.sidestep = stack.enter_context(self.cluster.sidestep(statsd=self.service))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def target(self) -> str:
+        """Where clients send to on this path."""
+        return self.service.address if self._run.path == "kube-proxy" else f"{LISTENER}:{PORT}"
+
+    def pod(self, name: str, address: str | None = None, *, node: int = 0) -> SinkPod:
+        """A pod with a StatsD server in it, which reads from now on. It is no endpoint yet."""
+        pod = self.cluster.pod(name, address, node=node)
+        made = SinkPod(pod, self.traffic.statsd_sink(pod, f"{pod.address}:{PORT}"))
+        self._pods.append(made)
+        return made
+
+    def endpoints(self, *pods: SinkPod, seen: bool = True) -> None:
+        """These pods are the Service's endpoints from now on; comes back when the path has applied it.
+
+        Without `seen` it doesn't wait, as when the one who should apply it is away. A pod that is left out counts as
+        an endpoint until this returns.
+        """
+        members = {one.sink.name for one in pods}
+        before_ns = now_ns()
+        for name in members:
+            self._membership.add(name, before_ns)
+        self.cluster.set_endpoints(self.service, [one.address for one in pods])
+        if seen:
+            self.wait_applied(*pods)
+        after_ns = now_ns()
+        for name in self._members - members:
+            self._membership.remove(name, after_ns)
+        self._members = members
+
+    def no_service(self) -> None:
+        """The Service is deleted; comes back when the path has applied it."""
+        self.cluster.delete_service(self.service)
+        self.wait_applied()
+        after_ns = now_ns()
+        for name in self._members:
+            self._membership.remove(name, after_ns)
+        self._members = set()
+
+    def wait_applied(self, *pods: SinkPod) -> None:
+        """Until Sidestep's status shows these endpoints, or kube-proxy's rules what the API server says."""
+        if self._run.path == "sidestep":
+            self.sidestep.wait_applied(self.service, [one.address for one in pods])
+        else:
+            for kube_proxy in self.cluster.kube_proxies:
+                kube_proxy.wait_synced()
+
+    def send(
+        self,
+        rate: float,
+        seconds: float,
+        *,
+        source_ports: str = "40000",
+        connected: bool = False,
+        client: str = "client",
+    ) -> StatsdSender:
+        """Send from a pod of this name, made where needed; times of `at` count from the first sender's start."""
+        place = self.cluster.run.namespaces.get(client) or self.cluster.pod(client)
+        sender = self.traffic.statsd_sender(
+            place, self.target, rate=rate, seconds=seconds, source_ports=source_ports, connected=connected
+        )
+        self._senders.append(sender)
+        self._began_ns = self._began_ns or now_ns()
+        sender.start()
+        return sender
+
+    def at(self, seconds: float, what: str) -> None:
+        """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
+        time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
+        self.mark(what)
+
+    def mark(self, what: str) -> None:
+        """Say what happens now and mark it in the timeline."""
+        self._marks.append(Mark(now_ns(), what))
+        self._run.say(what)
+
+    def outcome(self, *notes: str, figures: dict[str, float] | None = None) -> Outcome:
+        """When all that senders were to send is sent and nothing arrives any more."""
+        for sender in self._senders:
+            sender.wait(600)
+        self._settle(sum(int(sender.summary["sent"]) for sender in self._senders))
+        told = list(notes)
+        for one in self._pods:
+            one.sink.finish()
+            if drops := one.sink.summary.get("drops"):
+                told.append(f"the lab's own receiver {one.sink.name} dropped {drops}: the machine is too busy")
+        return tally(
+            [sent for sender in self._senders for sent in sender.sent()],
+            [arrival for one in self._pods for arrival in one.sink.arrivals()],
+            self._membership,
+            marks=self._marks,
+            notes=told,
+            figures=figures,
+        )
+
+    def _settle(self, sent: int) -> None:
+        """Until everything has come, or nothing more for a while: a relay may still hold some."""
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        seen, since = -1, time.monotonic()
+        while time.monotonic() < min(deadline, since + _QUIET):
+            arrived = sum(_rows(one.sink.log) for one in self._pods)
+            if arrived >= sent:
+                return
+            if arrived != seen:
+                seen, since = arrived, time.monotonic()
+            time.sleep(0.05)
+
+
+def _rows(log: Path) -> int:
+    return log.read_bytes().count(b"\n")
