@@ -16,24 +16,23 @@ from typing import Any
 
 from proxy.lab import control_plane, coredns, sidestep, tools
 from proxy.lab.conntrack import Conntrack
-from proxy.lab.control_plane import ControlPlane, Refused
+from proxy.lab.control_plane import ControlPlane
 from proxy.lab.coredns import CoreDns, NodeCache
 from proxy.lab.kube_proxy import KubeProxy
-from proxy.lab.namespaces import Run
+from proxy.lab.namespaces import PREFIX, Run
 from proxy.lab.nodes import API_SERVER, Backbone, Node, Pod
+from proxy.lab.objects import ApiObjects, FileObjects, Objects
 from proxy.lab.outcome import Mode
 from proxy.lab.rules import Frontend, Rules
-from proxy.lab.services import Endpoint, Service, rules_of, slice_of
+from proxy.lab.services import Endpoint, Service, rules_of
 from proxy.lab.sidestep import Sidestep
 
 __all__ = ["Cluster", "Endpoint", "Mode", "Node", "Pod", "Say", "Service", "running"]
 
-PROGRAMS = (*control_plane.PROGRAMS, "conntrack", "ip", "iptables", "nft", "setpriv", "sysctl")
-"""What a cluster can't do without; kube-proxy is not among them."""
+PROGRAMS = ("conntrack", "ip", "iptables", "nft", "setpriv", "sysctl")
+"""What a cluster can't do without. Where the API server or kube-proxy isn't built, the lab stands in for it."""
 
-_NAMESPACES = "/api/v1/namespaces"
-_SLICES = "/apis/discovery.k8s.io/v1/namespaces"
-_OWN = {Frontend("10.96.0.1", "tcp", 443): frozenset[str]()}
+_KUBERNETES = {Frontend("10.96.0.1", "tcp", 443): frozenset[str]()}
 """default/kubernetes, which the API server makes for itself."""
 
 Say = Callable[[str], None]
@@ -44,7 +43,8 @@ class Cluster:
 
     nodes, node           every `Node`, and the first one
     kube_proxies          the `KubeProxy` of each node, see kube_proxy.py; `kube_proxy` is the first node's
-    api                   the `ControlPlane`, see control_plane.py
+    api                   the `ControlPlane`, see control_plane.py; None where it is not built
+    what                  what of it is the real thing, for people
     run                   the `Run`, see namespaces.py: its id, its directory for files and logs
     mode                  iptables or nftables
     kubeconfig            a file for kubectl and others; the API server is reached from inside the namespaces only
@@ -52,22 +52,15 @@ class Cluster:
     Nodes and pods are namespaces: `run`, `spawn`, `socket` and `prefix` are in namespaces.py.
     """
 
-    def __init__(self, run: Run, mode: Mode, nodes: int, overlay: bool) -> None:
+    def __init__(self, run: Run, mode: Mode, nodes: int, overlay: bool, real: bool) -> None:
         self.run = run
         self.mode: Mode = mode
         self.kubeconfig = run.directory / "kubeconfig"
         self._backbone = Backbone(run)
         run.add(self._backbone)
-        self.api = ControlPlane(
-            run.directory / "api-server",
-            address=API_SERVER,
-            ports=(6443, 2379, 2380),
-            launch=self._launch,
-            connect=lambda: self._backbone.socket(socket.SOCK_STREAM),
-        )
-        self.api.prepare()
-        self.api.start_etcd()
-        self.api.start_server()
+        self.what = ""
+        built = all(tools.find(program) for program in control_plane.PROGRAMS)
+        self.api = self._control_plane() if real and built else None
         self.nodes = tuple(Node(run, number, self._backbone) for number in range(1, nodes + 1))
         for node in self.nodes:
             run.add(node)
@@ -76,31 +69,51 @@ class Cluster:
                 for other in self.nodes:
                     if other is not node:
                         node.overlay(other)
-        self.api.write_kubeconfig(self.kubeconfig)
-        self.kube_proxies = tuple(KubeProxy(node, mode, self.kubeconfig, self.rules) for node in self.nodes)
+        self._objects: Objects = FileObjects(run.directory / "endpoints.yaml")
+        program = None
+        if self.api is not None:
+            self.api.write_kubeconfig(self.kubeconfig)
+            self._objects = ApiObjects(self.api, self.kubeconfig)
+            program = tools.find("kube-proxy")
+        self.kube_proxies = tuple(KubeProxy(node, mode, self.rules, program, self.kubeconfig) for node in self.nodes)
         self._pods: dict[str, Pod] = {}
         self._endpoints: dict[Service, tuple[Endpoint, ...]] = {}
         self._sidesteps: list[Sidestep] = []
         self._node_caches: list[NodeCache] = []
 
-    def _launch(self, command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-        with log.open("ab") as output:
-            return self._backbone.spawn(*command, stdout=output, stderr=output)
+    def _control_plane(self) -> ControlPlane:
+        """Started, and not waited for."""
+
+        def launch(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+            with log.open("ab") as output:
+                return self._backbone.spawn(*command, stdout=output, stderr=output)
+
+        plane = ControlPlane(
+            self.run.directory / "api-server",
+            address=API_SERVER,
+            ports=(6443, 2379, 2380),
+            launch=launch,
+            connect=lambda: self._backbone.socket(socket.SOCK_STREAM),
+        )
+        plane.prepare()
+        plane.start_etcd()
+        plane.start_server()
+        return plane
 
     def start(self, say: Say) -> None:
         """Wait for the API server, and bring kube-proxy in step with it."""
-        self.api.wait_until_ready()
-        say(f"API server ready: {self.api.version()}")
-        for node in self.nodes:
-            addresses = [{"type": "InternalIP", "address": node.address}]
-            self.api.ask(
-                "POST", "/api/v1/nodes", {"metadata": {"name": node.name}, "status": {"addresses": addresses}}
-            )
+        if self.api is not None:
+            self.api.wait_until_ready()
+            for node in self.nodes:
+                status = {"addresses": [{"type": "InternalIP", "address": node.address}]}
+                self.api.ask("POST", "/api/v1/nodes", {"metadata": {"name": node.name}, "status": status})
+        self.what = f"{self._objects.what}, {self.kube_proxy.what}"
+        say(f"{self._objects.what}")
         for proxy in self.kube_proxies:
             proxy.start()
         for proxy in self.kube_proxies:
             proxy.wait_synced()
-            say(f"{proxy.node.name}: {proxy.what} in step with it")
+            say(f"{proxy.node.name}: {proxy.what}")
 
     @property
     def node(self) -> Node:
@@ -117,7 +130,7 @@ class Cluster:
 
     def rules(self) -> Rules:
         """What kube-proxy should have programmed by now."""
-        return {**_OWN, **rules_of(self._endpoints)}
+        return {**({} if self.api is None else _KUBERNETES), **rules_of(self._endpoints)}
 
     def pod(self, name: str, address: str | None = None, *, node: int = 0) -> Pod:
         """A pod: a namespace with a /32 address and a default route via 169.254.1.1, up and reachable.
@@ -153,15 +166,7 @@ class Cluster:
         With two protocols the second port is called `<port_name>-tcp`, as kube-dns has it.
         """
         made = Service(name, cluster_ip, port, port_name, tuple(protocols), target_port or port)
-        namespace = name.partition("/")[0]
-        path = f"{_NAMESPACES}/{namespace}/services"
-        try:
-            self.api.ask("POST", path, made.manifest())
-        except Refused as refused:
-            if refused.status != 404:
-                raise
-            self.api.ask("POST", _NAMESPACES, {"metadata": {"name": namespace}})
-            self.api.ask("POST", path, made.manifest())
+        self._objects.create(made)
         self._endpoints[made] = ()
         self._follow()
         return made
@@ -169,23 +174,13 @@ class Cluster:
     def set_endpoints(self, service: Service, endpoints: Iterable[str | Endpoint]) -> None:
         """Its only EndpointSlice from now on; a bare address is a ready endpoint. Comes back when it is stored."""
         found = tuple(Endpoint(one) if isinstance(one, str) else one for one in endpoints)
-        manifest = slice_of(service, found)
-        path = f"{_SLICES}/{service.name.partition('/')[0]}/endpointslices"
-        try:
-            self.api.ask("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
-        except Refused as refused:
-            if refused.status != 404:
-                raise
-            self.api.ask("POST", path, manifest)
+        self._objects.set(service, found)
         self._endpoints[service] = found
         self._follow()
 
     def delete_service(self, service: Service) -> None:
         """The Service and its slice are gone from the API server."""
-        namespace, _, name = service.name.partition("/")
-        self.api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services/{name}")
-        with contextlib.suppress(Refused):  # it never had endpoints
-            self.api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{name}-lab")
+        self._objects.delete(service)
         del self._endpoints[service]
         self._follow()
 
@@ -206,14 +201,14 @@ class Cluster:
         sections: Mapping[str, Any] | None = None,
         node: int = 0,
     ) -> Sidestep:
-        """A Sidestep on a node, watching the API server; a context manager that starts and stops it.
+        """A Sidestep on a node, following the API server; a context manager that starts and stops it.
 
         It listens on 169.254.20.10: port 8125 for `statsd`, and port 53 for everything that `dns` is to answer.
         `sections` replaces whole sections of its configuration.
         """
         place = self.nodes[node]
         directory = self.run.directory / f"{place.name}-sidestep-{len(self._sidesteps) + 1}"
-        written = sidestep.configuration(statsd, dns, self.kubeconfig, directory)
+        written = sidestep.configuration(statsd, dns, self._objects.source, directory)
         made = Sidestep(place, directory, {**written, **(sections or {})})
         self._sidesteps.append(made)
         return made
@@ -223,9 +218,10 @@ class Cluster:
     ) -> CoreDns:
         """CoreDNS in a new pod, with the names of this cluster; a context manager that starts and kills it.
 
-        Other names go to `upstream` (`address:port`), and don't exist without one. Raises Unavailable without it.
+        Other names go to `upstream` (`address:port`), and don't exist without one. Raises Unavailable where
+        CoreDNS or the API server is not built.
         """
-        tools.require(*coredns.PROGRAMS)
+        tools.require(*coredns.PROGRAMS, *control_plane.PROGRAMS)
         pod = self.pod(name, address, node=node)
         corefile = coredns.cluster_dns(self.kubeconfig, upstream)
         return CoreDns(pod, pod.address, corefile, self.run.directory)
@@ -274,12 +270,14 @@ def running(
     nodes: int = 1,
     overlay: bool = False,
     kept: bool = False,
+    real: bool = True,
     say: Say = lambda _: None,
 ) -> Iterator[Cluster]:
     """A cluster of one or two nodes, ready: API server up, kube-proxy on each node in step with it.
 
     `overlay`: pods of different nodes reach each other through VXLAN with an MTU of 1450 instead of by routes.
     `kept`: it goes on after the context, until `namespaces.cleanup`; unless something went wrong in it.
+    `real`: unless told otherwise, with the real API server and kube-proxy where they are built.
     `say` gets a line for each step. All of it ends with the context, whatever happens in it, SIGTERM included.
     Raises Unavailable where this machine can't have it.
     """
@@ -290,13 +288,13 @@ def running(
         cluster: Cluster | None = None
         left = False
         try:
-            say(f"run {run.id}: namespaces, etcd and API server")
-            cluster = Cluster(run, mode, nodes, overlay)
+            say(f"run {run.id}: namespaces {PREFIX}{run.id}-..., files in {run.directory}")
+            cluster = Cluster(run, mode, nodes, overlay, real)
             cluster.start(say)
             yield cluster
             left = kept
         finally:
-            if cluster is not None:
+            if cluster is not None and cluster.api is not None:
                 cluster.api.close()
             if left:
                 run.release()

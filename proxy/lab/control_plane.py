@@ -192,10 +192,6 @@ class ControlPlane:
         while self._idle:
             self._idle.pop()[1].close()
 
-    def version(self) -> str:
-        """What the server calls its version."""
-        return str(self.ask("GET", "/version")["gitVersion"])
-
     def kill_etcd(self) -> None:
         _kill(self._etcd)
 

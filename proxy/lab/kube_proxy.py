@@ -18,14 +18,16 @@ POD_NETWORK = "10.244.0.0/16"
 
 
 class KubeProxy:
-    """One kube-proxy. `wanted` says what the API server has, as rules."""
+    """One kube-proxy: `program`, or the lab itself without one. `wanted` says what the API server has, as rules."""
 
-    def __init__(self, node: Node, mode: Mode, kubeconfig: Path, wanted: Callable[[], Rules]) -> None:
+    def __init__(
+        self, node: Node, mode: Mode, wanted: Callable[[], Rules], program: str | None, kubeconfig: Path
+    ) -> None:
         self.node = node
         self.mode = mode
         self._kubeconfig = kubeconfig
         self._wanted = wanted
-        self._program = tools.find("kube-proxy")
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._following = False
         self._turn = threading.Lock()

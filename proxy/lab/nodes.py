@@ -13,7 +13,7 @@ API_SERVER = "172.30.0.1"
 LISTENER = "169.254.20.10"
 """The link-local address on every node, where a node cache or Sidestep listens."""
 GATEWAY = "169.254.1.1"
-"""What pods call their node."""
+"""What pods send everything to. No interface has it: the neighbour entry is all that it takes."""
 OVERLAY_MTU = 1450
 
 _NODE_MAC = "ee:ee:ee:ee:ee:ee"
@@ -111,7 +111,6 @@ class Pod(Namespace):
         self.node.ip(
             f"link add {self.link} address {_NODE_MAC} mtu {mtu} type veth "
             f"peer name eth0 address {mac} mtu {mtu} netns {self.full_name}",
-            f"addr add {GATEWAY}/32 dev {self.link}",
             f"link set {self.link} up",
             f"neigh add {self.address} lladdr {mac} dev {self.link} nud permanent",
         )
@@ -122,7 +121,7 @@ class Pod(Namespace):
             f"route add {GATEWAY} dev eth0",
             f"route add default via {GATEWAY} dev eth0",
         )
-        self.node.ip(f"route add {self.address} dev {self.link}")
+        self.node.ip(f"route add {self.address} dev {self.link} src {self.node.address}")
 
     def delete(self) -> None:
         """It is gone, its address free. What is still sent there vanishes without a word, as a CNI has it."""

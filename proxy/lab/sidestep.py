@@ -21,10 +21,12 @@ DNS, STATSD = f"{LISTENER}:53", f"{LISTENER}:8125"
 Part = Literal["all", "control", "dns", "relay"]
 
 
-def configuration(statsd: Service | None, dns: Service | None, kubeconfig: Path, directory: Path) -> dict[str, Any]:
-    """What its file says: relay `statsd`, resolve everything through `dns`, watch the API server."""
+def configuration(
+    statsd: Service | None, dns: Service | None, source: Mapping[str, Any], directory: Path
+) -> dict[str, Any]:
+    """What its file says: relay `statsd`, resolve everything through `dns`; `source` is where endpoints come from."""
     sections: dict[str, Any] = {
-        "kubernetes": {"kubeconfig": str(kubeconfig)},
+        **source,
         "admin": {"listen": "127.0.0.1:9253", "socket": str(directory / "admin.sock")},
     }
     if statsd is not None:

@@ -1,0 +1,112 @@
+"""Where Services and EndpointSlices are kept: in a real API server, or in a file where there is none."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from proxy.lab.control_plane import ControlPlane, Refused
+from proxy.lab.services import Endpoint, Service, slice_of
+
+_NAMESPACES = "/api/v1/namespaces"
+_SLICES = "/apis/discovery.k8s.io/v1/namespaces"
+
+
+class Objects(Protocol):
+    """One or the other. All raise Refused for what the API server will not take."""
+
+    @property
+    def what(self) -> str:
+        """Where they are, for people."""
+        ...
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The sections of Sidestep's configuration that have it follow them."""
+        ...
+
+    def create(self, service: Service) -> None: ...
+
+    def set(self, service: Service, endpoints: Sequence[Endpoint]) -> None: ...
+
+    def delete(self, service: Service) -> None: ...
+
+
+class ApiObjects:
+    """In the API server. Namespaces are made where they are needed."""
+
+    def __init__(self, api: ControlPlane, kubeconfig: Path) -> None:
+        self._api = api
+        self._kubeconfig = kubeconfig
+
+    @property
+    def what(self) -> str:
+        return f"kube-apiserver {self._api.ask('GET', '/version')['gitVersion']}"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"kubernetes": {"kubeconfig": str(self._kubeconfig)}}
+
+    def create(self, service: Service) -> None:
+        namespace, _, _ = service.name.partition("/")
+        path = f"{_NAMESPACES}/{namespace}/services"
+        try:
+            self._api.ask("POST", path, service.manifest())
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            self._api.ask("POST", _NAMESPACES, {"metadata": {"name": namespace}})
+            self._api.ask("POST", path, service.manifest())
+
+    def set(self, service: Service, endpoints: Sequence[Endpoint]) -> None:
+        manifest = slice_of(service, endpoints)
+        path = f"{_SLICES}/{service.name.partition('/')[0]}/endpointslices"
+        try:
+            self._api.ask("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            self._api.ask("POST", path, manifest)
+
+    def delete(self, service: Service) -> None:
+        namespace, _, name = service.name.partition("/")
+        self._api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services/{name}")
+        with contextlib.suppress(Refused):  # it never had endpoints
+            self._api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{name}-lab")
+
+
+class FileObjects:
+    """Slices in a file as Sidestep's `endpoints_file` has it; Services are only in the rules that the lab writes."""
+
+    what = "no API server: endpoints in a file"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slices: dict[str, dict[str, Any]] = {}
+        self._write()
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"endpoints_file": str(self._path)}
+
+    def create(self, service: Service) -> None:
+        if service.name in self._slices:
+            raise Refused(409, f"there is a Service {service.name} already")
+        self.set(service, ())
+
+    def set(self, service: Service, endpoints: Sequence[Endpoint]) -> None:
+        manifest = slice_of(service, endpoints)
+        manifest["metadata"]["namespace"] = service.name.partition("/")[0]
+        self._slices[service.name] = manifest
+        self._write()
+
+    def delete(self, service: Service) -> None:
+        del self._slices[service.name]
+        self._write()
+
+    def _write(self) -> None:
+        found = {"apiVersion": "v1", "kind": "List", "items": list(self._slices.values())}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(found))  # YAML as well
+        fresh.replace(self._path)
