@@ -9,10 +9,19 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
     Softirq work is billed to whoever runs: a server's sends include what the loopback link does with them.
     """
+    return _schedstat(pids, 0)
+
+
+def waited_seconds(pids: Iterable[int]) -> float:
+    """How long the threads of these processes were ready to run and had no CPU, because others had it."""
+    return _schedstat(pids, 1)
+
+
+def _schedstat(pids: Iterable[int], column: int) -> float:
     total = 0
     for pid in pids:
         for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            total += int(schedstat.read_text().split()[0])
+            total += int(schedstat.read_text().split()[column])
     return total / 1e9
 
 

@@ -35,6 +35,8 @@ class Turn:
     named_drops: int
     """Lines that Sidestep's ledger says it dropped."""
     cpu_percent: float
+    waited_percent: float
+    """Of the time, ready to run and without a CPU."""
 
 
 def measure(bench: Bench) -> str:
@@ -71,10 +73,11 @@ def measure(bench: Bench) -> str:
                 f"{lost} of {sum(turn.sent.lines for turn in seen)}",
                 f"{sent / out:.1f}" if out else "-",
                 report.spread([turn.cpu_percent for turn in seen]),
+                report.spread([turn.waited_percent for turn in seen]),
             ]
         )
     heading = ["load, relay", "datagrams/s", "lines/s", "kernel drops", "named drops", "lines lost"]
-    heading += ["packed", "CPU %"]
+    heading += ["packed", "CPU %", "waited for a CPU %"]
     return f"{SECONDS} s each, 2,000 names, {len(ENDPOINTS)} endpoints (one for the others)\n\n" + report.table(
         heading, rows
     )
@@ -92,19 +95,23 @@ def _relaying(bench: Bench, number: int, name: str, endpoints: list[str]) -> Abs
 def _push(server: peers.Server, sender: Sender, counting: Sinks, load: Load) -> Turn:
     """One turn. Raises RuntimeError where Sidestep's ledger is not what was sent and what arrived."""
     ours = server.kind.name == "sidestep"
-    before, dropped, cpu = counting.arrived(), dropped_by_kernel(server), meter.cpu_seconds(server.pids())
+    before, dropped, pids = counting.arrived(), dropped_by_kernel(server), server.pids()
+    cpu, waited = meter.cpu_seconds(pids), meter.waited_seconds(pids)
     accounts = ledger(server) if ours else {}
     sent = sender.send(server.job.listen, load)
     arrived = counting.settled(before, sent.lines)
-    percent = (meter.cpu_seconds(server.pids()) - cpu) / sent.seconds * 100
+    percents = [
+        (now - then) / sent.seconds * 100
+        for now, then in ((meter.cpu_seconds(pids), cpu), (meter.waited_seconds(pids), waited))
+    ]
     dropped = dropped_by_kernel(server) - dropped
     if arrived.dropped:
         raise RuntimeError(f"the sinks lost {arrived.dropped} datagrams: this machine is too slow for {load}")
     if not ours:
-        return Turn(sent, arrived.lines, arrived.datagrams, dropped, 0, percent)
+        return Turn(sent, arrived.lines, arrived.datagrams, dropped, 0, *percents)
     now = ledger(server)
     named = sum(now["dropped"].values()) - sum(accounts["dropped"].values())
     received, forwarded, folded = (now[key] - accounts[key] for key in ("received", "forwarded", "folded"))
     if received != sent.lines - dropped * load.lines or forwarded != arrived.lines:
         raise RuntimeError(f"the ledger says {now} after {accounts}; sent were {sent}, there arrived {arrived}")
-    return Turn(sent, forwarded + folded, arrived.datagrams, dropped, named, percent)
+    return Turn(sent, forwarded + folded, arrived.datagrams, dropped, named, *percents)
