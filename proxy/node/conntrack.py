@@ -124,8 +124,12 @@ def entry_count() -> int | None:
 
 def _requests(addresses: Sequence[str] | None) -> Iterator[tuple[int, str | None]]:
     if addresses is not None and len(addresses) <= MOST_FILTERED:
+        ports = {address.rpartition(":")[2]: address for address in addresses if address.startswith("[")}
         for address in addresses:
-            yield socket.AF_INET6 if address.startswith("[") else socket.AF_INET, address
+            if not address.startswith("["):
+                yield socket.AF_INET, address
+        for address in ports.values():  # of IPv6 the kernel looks up the port only
+            yield socket.AF_INET6, address
         return
     for family, bracket in ((socket.AF_INET, False), (socket.AF_INET6, True)):
         if addresses is None or any(address.startswith("[") == bracket for address in addresses):

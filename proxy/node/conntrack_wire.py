@@ -43,17 +43,17 @@ _Place = tuple[int, int]
 
 
 def dump_request(family: int, protocol: Protocol, address: str | None) -> bytes:
-    """Ask for all entries of an IP family and protocol, or only for those to one `ip:port`.
-
-    A kernel that can't filter sends more.
-    """
+    """Ask for all entries of an IP family and protocol, or only for those to one `ip:port`; more may be sent."""
     flags = _BY_PROTO
     proto = _packed(_PROTO_NUM, bytes((_NUMBERS[protocol],)))
     tuple_ = b""
     if address is not None:
         ip, port = _split(address)
-        flags |= _BY_IP_DST | _BY_DST_PORT
-        tuple_ = _packed(_IP | _NESTED, _packed(_IP_ATTRIBUTES[family][1], ip))
+        flags |= _BY_DST_PORT
+        # Linux up to 6.18 at least compares IPv6 addresses the wrong way round and sends all but the wanted ones.
+        if family == socket.AF_INET:
+            flags |= _BY_IP_DST
+            tuple_ = _packed(_IP | _NESTED, _packed(_IP_ATTRIBUTES[family][1], ip))
         proto += _packed(_DST_PORT, _U16.pack(port))
     tuple_ += _packed(_PROTO | _NESTED, proto)
     filtered = _packed(_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
