@@ -26,6 +26,7 @@ from proxy.control.sockets import ListenSockets, raise_descriptor_limit, relay_t
 from proxy.control.state import State
 from proxy.control.unix_sockets import remove_unix
 from proxy.control.workers import Workers
+from proxy.worker.privileges import Capability, keep_only
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def serve(path: Path | None, log_format: logs.Format, worker_command: Sequence[s
     service = Service(configuration, log_format, handler, worker_command)
     try:
         service.open()
+        # What opening sockets and starting workers as another user takes, and the kernel's part of a run.
+        keep_only(Capability)
         return _run(service)
     finally:
         service.close()

@@ -1,4 +1,5 @@
-"""Gives up for good what a worker does not need: root, groups, capabilities, the way back, a life without control.
+"""Gives up for good what a process does not need: of control most capabilities, of a worker all of them, root, and a
+life without control.
 
 Linux keeps capabilities per thread, so all of this runs in the main thread before any other one starts.
 """
@@ -7,7 +8,8 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from enum import IntEnum
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
@@ -18,6 +20,27 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITY_BITS = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Capability(IntEnum):
+    """Those that control needs (linux/capability.h)."""
+
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
+
+
+def keep_only(kept: Iterable[Capability]) -> None:
+    """Keep these of the capabilities that there are, also for what is executed later; as a plain user none is there.
+
+    Raises OSError.
+    """
+    numbers = {int(capability) for capability in kept}
+    _clear_bounding_set(numbers)
+    _set_capabilities(_permitted() & sum(1 << number for number in numbers))
 
 
 def drop(uid: int | None, gid: int | None) -> str | None:
@@ -42,15 +65,17 @@ def drop(uid: int | None, gid: int | None) -> str | None:
         _call(_libc.prctl, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     except OSError:
         pass  # before Linux 4.3 there was no such set
-    _clear_capabilities()
+    _set_capabilities(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold what clients asked and sent
     # Not even a stopped worker outlives control. A change of user resets this, so it comes last.
     _call(_libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return refused
 
 
-def _clear_bounding_set() -> None:
+def _clear_bounding_set(kept: Container[int] = ()) -> None:
     for capability in range(_CAPABILITY_BITS):
+        if capability in kept:
+            continue
         try:
             _call(_libc.prctl, _PR_CAPBSET_DROP, capability, 0, 0, 0)
         except OSError:
@@ -69,10 +94,20 @@ class _Sets(ctypes.Structure):
     )
 
 
-def _clear_capabilities() -> None:
+def _permitted() -> int:
     header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
-    nothing = (_Sets * 2)()
-    _call(_libc.capset, ctypes.byref(header), ctypes.byref(nothing))
+    sets = (_Sets * 2)()
+    _call(_libc.capget, ctypes.byref(header), ctypes.byref(sets))
+    return int(sets[0].permitted) | int(sets[1].permitted) << 32
+
+
+def _set_capabilities(mask: int) -> None:
+    """Effective and permitted; inheritable ones never are any."""
+    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (_Sets * 2)()
+    for half in range(2):
+        sets[half].effective = sets[half].permitted = mask >> 32 * half & 0xFFFFFFFF
+    _call(_libc.capset, ctypes.byref(header), ctypes.byref(sets))
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

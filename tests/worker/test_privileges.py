@@ -97,3 +97,28 @@ def test_a_stopped_child_does_not_outlive_its_parent() -> None:
     assert parent.returncode == -signal.SIGKILL
     assert os.read(reading, 1) == b""  # the stopped child held the other end
     os.close(reading)
+
+
+@as_root
+def test_control_keeps_what_it_needs_and_so_does_what_it_executes() -> None:
+    code = """
+        import subprocess
+        from proxy.worker.privileges import Capability, keep_only
+        keep_only(Capability)
+        print(open("/proc/self/status").read())
+        print(subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout)
+    """
+    wanted = (1 << 5) | (1 << 6) | (1 << 7) | (1 << 8) | (1 << 10) | (1 << 12)
+    for half in run(code).split("Name:")[1:]:
+        status = fields(half)
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {wanted}
+
+
+def test_who_has_no_capability_has_none_afterwards() -> None:
+    code = """
+        from proxy.worker.privileges import Capability, drop, keep_only
+        drop(None, None)
+        keep_only(Capability)
+        print(open("/proc/self/status").read())
+    """
+    assert_no_capabilities(fields(run(code)))
