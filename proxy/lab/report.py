@@ -31,10 +31,12 @@ _CLASSES = {Verdict.FAILED: "failed", Verdict.SKIPPED: "skipped", Verdict.NOT_SH
 _KEY = (
     f'<p class="said">In the drawings, per {BIN_MS} ms: <i class="key" style="background:var(--good)"></i>delivered'
     '<i class="key" style="background:var(--bad)"></i>misdelivered, each when it arrived; dashed: sent. '
-    "Heights are square roots, so that a burst leaves the rest in sight.</p>"
+    "A bar that would be too high has its count beside it.</p>"
 )
 _WIDTH, _LEFT, _RIGHT = 960, 44, 8
 _PANEL, _GAP, _MARKS = 84, 26, 13
+_ROOM = 2.0
+"""A panel is so many times as high as the most that was sent in 100 ms."""
 _NAMES = {"kube-proxy": "through kube-proxy", "sidestep": "through Sidestep"}
 
 
@@ -94,8 +96,8 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _number(is_one: bool) -> str:
-    return ' class="number"' if is_one else ""
+def _number(is_one: bool, is_bad: bool = False) -> str:
+    return f' class="number{" failed" if is_bad else ""}"' if is_one else ""
 
 
 def drawing(result: Result) -> str:
@@ -105,12 +107,12 @@ def drawing(result: Result) -> str:
     if not lines:
         return ""
     bins = max(len(line.sent) for _, _, line in lines)
-    highest = max(max(*line.sent, *line.delivered, *line.misdelivered) for _, _, line in lines)
+    fastest = max(max(line.sent) for _, _, line in lines)
     parts: list[str] = []
     top = 0
     for path, _, line in lines:
         top += _GAP + _MARKS * len(line.marks)
-        parts += _panel(_NAMES[path], line, top, bins, highest)
+        parts += _panel(_NAMES[path], line, top, bins, fastest)
         top += _PANEL
     label = "; ".join(f"{_NAMES[path]}: {_words(outcome)}" for path, outcome, _ in lines)
     parts += _axis(top, bins)
@@ -123,16 +125,17 @@ def _words(outcome: Outcome) -> str:
     )
 
 
-def _panel(name: str, line: Timeline, top: int, bins: int, highest: int) -> Iterator[str]:
+def _panel(name: str, line: Timeline, top: int, bins: int, fastest: int) -> Iterator[str]:
     step = (_WIDTH - _LEFT - _RIGHT) / bins
     bottom = top + _PANEL
 
     def height(count: int) -> float:
-        # A fold that is released shows far more at once than is ever sent: the square root keeps the rest in sight.
-        return _PANEL * (count / highest) ** 0.5 if highest else 0.0
+        # A fold that is released is far more at once than is ever sent, and must leave the rest in sight.
+        return min(_PANEL, _PANEL / _ROOM * count / fastest)
 
     yield f'<text x="{_LEFT}" y="{top - 8 - _MARKS * len(line.marks)}">{name}</text>'
-    yield f'<text x="{_LEFT - 5}" y="{top + 8}" text-anchor="end" class="faint">{highest:,}</text>'
+    level = bottom - height(fastest)
+    yield f'<text x="{_LEFT - 5}" y="{level + 4:.1f}" text-anchor="end" class="faint">{fastest:,}</text>'
     yield f'<path class="axis" d="M{_LEFT} {bottom}H{_WIDTH - _RIGHT}"/>'
     for at, (delivered, misdelivered) in enumerate(zip(line.delivered, line.misdelivered, strict=True)):
         x, both = _LEFT + at * step, height(delivered + misdelivered)
@@ -140,6 +143,8 @@ def _panel(name: str, line: Timeline, top: int, bins: int, highest: int) -> Iter
             yield _bar("misdelivered", x, bottom - both, step, both - height(delivered))
         if delivered:
             yield _bar("delivered", x, bottom - height(delivered), step, height(delivered))
+        if (count := delivered + misdelivered) > _ROOM * fastest:
+            yield f'<text x="{x + step + 3:.1f}" y="{top + 10}">{count:,}</text>'
     path = "".join(f"V{bottom - height(count):.1f}h{step:.2f}" for count in line.sent)
     yield f'<path class="sent" d="M{_LEFT} {bottom}{path}"/>'
     for row, (at_ms, text) in enumerate(line.marks):

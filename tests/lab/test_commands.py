@@ -1,0 +1,101 @@
+"""`sidestep lab` as it is typed: its help, its list, its refusals, its exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.cli import main
+from proxy.lab import cluster, scenarios
+from proxy.lab.scenario import Scenario
+from tests.control.sidestep import command
+from tests.lab.results import Scripted, outcome
+from tests.lab.test_session import FakeClusters
+
+
+def lab(*words: str) -> Result:
+    return CliRunner().invoke(main, ["lab", *words], catch_exceptions=False)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Scenario]:
+    """The scenarios that there are, over clusters that start nothing."""
+    there: list[Scenario] = [Scripted(modes=("nftables",)), Scripted(name="other", number=2, modes=("iptables",))]
+    monkeypatch.setattr(scenarios, "SCENARIOS", tuple(there))
+    monkeypatch.setattr(cluster, "running", FakeClusters(tmp_path).running)
+    return there
+
+
+async def test_the_command_is_there_and_others_do_not_load_it() -> None:
+    code, out, err = await command("lab", "--help")
+    assert (code, err) == (0, "")
+    assert {"list", "run", "shell"} <= {line.split()[0] for line in out.splitlines() if line.strip()}
+
+
+def test_the_list_names_all() -> None:
+    text = lab("list").output
+    assert [line.split()[0] for line in text.splitlines()] == [one.name for one in scenarios.SCENARIOS]
+    assert [one["scenario"] for one in json.loads(lab("list", "-o", "json").output)] == [
+        one.name for one in scenarios.SCENARIOS
+    ]
+
+
+def test_an_unknown_name_is_2_and_names_the_known(scripted: list[Scenario]) -> None:
+    ran = lab("run", "nonsense")
+    assert ran.exit_code == 2
+    assert ran.stderr == "sidestep: no scenario is named nonsense; there are: scripted, other\n"
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    ran = lab()
+    assert ran.exit_code == 2
+    assert ran.stderr == "sidestep: needs root to make network namespaces: run it with sudo\n"
+
+
+def test_all_as_expected_is_0(scripted: list[Scenario], tmp_path: Path) -> None:
+    ran = lab("--report", str(tmp_path / "report"))
+    assert ran.exit_code == 0
+    assert "2 as expected" in ran.stdout
+    assert ran.stderr.endswith(f"report: {tmp_path}/report/index.html\n")
+    assert (tmp_path / "report/index.html").exists()
+
+
+def test_options_may_stand_on_both_sides_of_run(scripted: list[Scripted]) -> None:
+    for words in (("--short", "-o", "json", "run", "scripted"), ("run", "--short", "-o", "json", "scripted")):
+        ran = lab(*words)
+        assert [one["scenario"] for one in json.loads(ran.stdout)["results"]] == ["scripted"]
+    assert [run.short for run in scripted[0].ran] == [True] * 4
+    lab("run", "scripted", "--mode", "iptables")
+    assert len(scripted[0].ran) == 4
+
+
+def test_an_expectation_that_failed_is_1(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "SCENARIOS", (Scripted(sidestep=outcome(10, 9)),))
+    ran = lab("--mode", "nftables")
+    assert ran.exit_code == 1
+    assert "sidestep: not so: it loses nothing" in ran.stdout
+
+
+def test_nothing_but_skips_is_2(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "SCENARIOS", (Scripted(needs=("no-such-program",)),))
+    ran = lab("--mode", "nftables")
+    assert ran.exit_code == 2
+    assert "not installed: no-such-program" in ran.stdout
+
+
+def test_a_report_that_cannot_be_written_is_2(scripted: list[Scenario], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = lab("--report", str(tmp_path / "file" / "below"))
+    assert ran.exit_code == 2
+    assert "cannot write the report" in ran.stderr
+
+
+def test_an_interruption_prints_what_was_finished(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = Scripted(KeyboardInterrupt(), name="interrupted", number=3)
+    monkeypatch.setattr(scenarios, "SCENARIOS", (Scripted(), interrupted))
+    ran = lab("--mode", "nftables")
+    assert ran.exit_code == 130
+    assert "1 as expected" in ran.stdout
+    assert ran.stderr.endswith("interrupted; everything is taken down\n")
