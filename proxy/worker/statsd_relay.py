@@ -100,12 +100,17 @@ class StatsdRelay(Relay):
         turns = 0
         while waiting := self._router.take():
             turns += 1
+            failed: set[str] = set()
             for outgoing in waiting:
-                self._send(outgoing, turns, now)
+                # What follows a datagram that was not taken must not overtake it: a gauge's last value counts.
+                if outgoing.endpoint in failed or not self._send(outgoing, turns, now):
+                    failed.add(outgoing.endpoint)
+                    self._router.unsent(outgoing, now)
         self._alarm.ring_at(self._ejection.deadline())
         self._alarm.ring_at(self._router.deadline())
 
-    def _send(self, outgoing: Outgoing, turn: int, now: float) -> None:
+    def _send(self, outgoing: Outgoing, turn: int, now: float) -> bool:
+        """Whether the kernel took it."""
         # Since it was packed, its endpoint may have failed, or its path turned out to take less.
         sock = self._sendable.get(outgoing.endpoint)
         if sock is not None and len(outgoing.payload) <= sock.limit:
@@ -116,9 +121,9 @@ class StatsdRelay(Relay):
                 if sock.address in self._ejection.on_trial:
                     self._ejection.sent(sock.address, now)
                     self._follow_ejection(now)
-                return
+                return True
             self._learn(sock, error, turn, now)
-        self._router.unsent(outgoing, now)
+        return False
 
     def _learn(self, sock: OneWaySocket, error: int, turn: int, now: float) -> None:
         """See to it that what the kernel did not take is not tried in the same way again."""

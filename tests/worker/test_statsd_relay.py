@@ -532,6 +532,27 @@ async def test_what_the_kernel_will_not_send_costs_no_count(relaying, monkeypatc
     assert relay.unaccounted == 0
 
 
+@pytest.mark.parametrize("error", [errno.ECONNREFUSED, errno.EMSGSIZE, errno.EAGAIN])
+async def test_what_the_kernel_would_not_send_at_first_keeps_its_place(relaying, monkeypatch, error):
+    send, errors = EndpointSocket.send, [0, error]
+
+    def failing(sock: EndpointSocket, datagram: bytes) -> int:
+        return (errors.pop() if errors else 0) or send(sock, datagram)
+
+    monkeypatch.setattr(EndpointSocket, "send", failing)
+    relay = relaying()
+    endpoint = relay.peer()
+    relay.configure(endpoint)
+    server = relay.listen()
+    relay.client(server).sock.send(b"\n".join(b"%s:%d|g" % (b"g" * 40, number) for number in range(1000)))
+    for _ in range(10):
+        await relay.settle(server)
+        relay.clock.advance(0.1)
+    await relay.settle(server)
+    values = [int(line[41:-2]) for line in endpoint.lines]
+    assert (values == sorted(values), values[-1]) == (True, 999)
+
+
 async def test_what_the_kernel_drops_is_all_that_is_missing(relaying):
     relay = relaying()
     endpoint = relay.peer()
