@@ -2,6 +2,9 @@
 
 import msgspec
 
+LONGEST_WAIT = 1_000_000_000
+"""Seconds that a server may ask for; who waits has a bound of its own."""
+
 
 class ApiError(Exception):
     """A request failed; the text names the URL. `reason` is a short word to count by."""
@@ -55,6 +58,7 @@ class Status(msgspec.Struct):
         )
         expired = self.code == 410 or self.reason in ("Expired", "Gone")
         reason = "expired" if expired else "too_large_version" if too_large else reason
-        wait = retry_after if retry_after is not None else float(details.retry_after_seconds) or None
+        told = float(min(max(details.retry_after_seconds, 0), LONGEST_WAIT)) or None
+        wait = told if retry_after is None else retry_after
         text = f"{where}: {self.code} {self.reason}: {self.message[:300]}"
         return ApiError(text, reason, status=self.code, retry_after=wait)

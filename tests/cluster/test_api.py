@@ -148,6 +148,17 @@ async def test_it_tells_410_a_too_large_version_and_retry_after(server: FakeApiS
     assert (caught.value.status, caught.value.retry_after) == (429, 17)
 
 
+@pytest.mark.parametrize(("told", "heard"), [(3, 3.0), (0, None), (-1000, None), (10**400, 1e9)])
+async def test_a_wait_that_a_status_asks_for_is_never_less_than_none(
+    server: FakeApiServer, told: int, heard: float | None
+) -> None:
+    details = f'{{"retryAfterSeconds": {told}}}'
+    server.answer_next(answer(f'{{"kind": "Status", "code": 429, "details": {details}}}'.encode(), 429))
+    with pytest.raises(ApiError) as caught:
+        await list_statsd(server.access)
+    assert (caught.value.status, caught.value.retry_after) == (429, heard)
+
+
 async def test_nothing_that_listens_is_a_connection_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
