@@ -162,6 +162,8 @@ def ip_of(text: Any, family: str = "") -> str:
         or (family and family != f"IPv{ip.version}")
     ):
         raise ValueError(f"{described(text)} is no {allowed}")
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        raise ValueError(f"{described(text)} is an IPv4 address in an IPv6 one")
     if ip.is_multicast or ip.is_unspecified or str(ip) == "255.255.255.255":
         raise ValueError(f"{described(text)} is no address of one host")
     return str(ip)

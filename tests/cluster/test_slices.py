@@ -269,6 +269,15 @@ class TestFlaws:
         assert found is not None
         assert found.endpoints == (SliceEndpoint("10.244.1.7"),)
 
+    @pytest.mark.parametrize("address", ["::ffff:127.0.0.1", "::ffff:0:0", "0:0:0:0:0:ffff:7f00:1"])
+    def test_an_ipv4_address_in_an_ipv6_one_does_not_hide_a_listener(self, address):
+        changed = {"addressType": "IPv6", "endpoints": [{"addresses": [address]}]}
+        (line,) = problems(**changed)
+        assert line.endswith("is an IPv4 address in an IPv6 one; that endpoint is left out")
+        found = decode_slice(slice_object(**changed)).value
+        assert found is not None
+        assert found.endpoints == ()
+
     def test_it_stops_telling_after_so_many(self):
         said = problems(endpoints=[{"addresses": ["x" * 1000]}] * 500)
         assert len(said) == MOST_FLAWS + 1
