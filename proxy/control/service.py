@@ -5,6 +5,7 @@ Everything that can be wrong from outside is found before the first worker start
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,7 @@ class Service:
         self._files = WatchedFiles()
         self._signals = 0
         self._stopping = asyncio.Event()
+        self._signalled = asyncio.Event()
         self._alone = asyncio.Event()
         """No predecessor serves any more, or is about to stop."""
         self._reload = asyncio.Event()
@@ -220,12 +222,17 @@ class Service:
             for task in others:
                 task.cancel()
             self._giver.close()
+            if not self._owns_files and os.environ.get("KUBERNETES_SERVICE_HOST"):
+                # A container that ends is started anew, and would take everything back from its successor.
+                _log.info("nothing left to do; waiting to be stopped")
+                await self._signalled.wait()
             _log.info("stopped")
         return 0 if self._signals <= 1 else 128 + self._last_signal
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         self._signals += 1
         self._last_signal = number
+        self._signalled.set()
         if self._signals == 1:
             _log.info("%s: draining", number.name)
             self._stopping.set()

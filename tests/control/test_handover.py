@@ -121,6 +121,23 @@ async def test_a_first_that_is_killed_half_way_leaves_everything_to_the_successo
     assert (await second.status())["pid"] == second.process.pid
 
 
+async def test_in_a_pod_the_first_stays_until_it_is_stopped_so_that_it_is_not_started_anew(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    first = First(tmp_path, upstream.address)
+    await first.start("env", "KUBERNETES_SERVICE_HOST=192.0.2.1")
+    second = Successor(first)
+    await second.start()
+    await first.said("waiting to be stopped")
+    assert first.process.returncode is None
+    assert (await second.ask("www.example")).answer
+    first.process.send_signal(signal.SIGTERM)
+    assert await first.ended() == 0
+    assert (await second.ask("www.example")).answer
+    assert (await second.status())["pid"] == second.process.pid
+    await second.stop()
+
+
 async def test_another_format_is_refused_and_the_ports_are_shared(first: First) -> None:
     path = await asyncio.to_thread(first.client.hand_over)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
