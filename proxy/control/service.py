@@ -281,7 +281,9 @@ class Service:
             fallback = f", then to {', '.join(zone.fallback)}" if zone.fallback else ""
             _log.info("forwarding %s to %s%s", zone.suffix, ", ".join(zone.upstreams) or "no endpoint yet", fallback)
         for relay in now.settings.udp:
-            to = relay.service or "nobody; lines are folded, `sidestep status` shows them"
+            folds = relay.mode == "statsd"
+            becomes = "lines are folded, `sidestep status` shows them" if folds else "what comes is dropped"
+            to = relay.service or f"nobody: {becomes}"
             _log.info("relaying %s (%s) from %s to %s", relay.name, relay.mode, ", ".join(relay.listen), to)
         if now.access is not None:
             _log.info("watching endpoints on %s", now.access.describe())

@@ -91,6 +91,12 @@ def _of_dns(dns: dict[str, Any]) -> Iterator[Table]:
     yield Table("dropped", ("reason", "count"), dropped)
 
 
+def _addressee(relay: dict[str, Any]) -> str:
+    if relay["service"]:
+        return f"{relay['service']} {relay['port']}"
+    return "nobody, all is folded" if relay["mode"] == "statsd" else "nobody, all is dropped"
+
+
 def _of_relays(status: dict[str, Any]) -> Iterator[Table]:
     relays = status["udp"]
     yield Table(
@@ -99,7 +105,7 @@ def _of_relays(status: dict[str, Any]) -> Iterator[Table]:
         [
             (
                 relay["name"],
-                f"{relay['service']} {relay['port']}" if relay["service"] else "nobody, all is folded",
+                _addressee(relay),
                 str(relay["ledger"]["received"]),
                 str(relay["ledger"]["forwarded"]),
                 str(relay["ledger"]["folded"]),

@@ -352,6 +352,16 @@ async def test_datagrams_go_both_ways_in_datagram_mode(run: Relaying) -> None:
     await eventually(lambda: is_so(sessions(), 1))
 
 
+async def test_datagrams_that_have_nowhere_to_go_are_said_to_be_dropped(run: Relaying) -> None:
+    run.relay(mode="datagram", service=None, port=None)
+    await run.start()
+    await run.said("to nobody: what comes is dropped")
+    run.send("opaque")
+    await run.until(received=1, dropped={"no_endpoint": 1})
+    _, out, _ = await command("status", "--config", str(run.config))
+    assert "nobody, all is dropped" in out
+
+
 async def test_a_line_is_explained_without_being_sent(run: Relaying, sinks: list[Sink]) -> None:
     run.relay(slice_of(sinks[0].address, sinks[1].address))
     await run.start()
