@@ -135,17 +135,15 @@ class Cluster:
     def pod(self, name: str, address: str | None = None, *, node: int = 0) -> Pod:
         """A pod: a namespace with a /32 address and a default route via 169.254.1.1, up and reachable.
 
-        Without an address it gets the next one of its node's pod network that was never given. An address that a
-        deleted pod had may be given again. Raises ValueError for a name or an address in use.
+        Without an address it gets one of its node's pod network, given to nobody for as long as possible. An address
+        that a deleted pod had may be given again. Raises ValueError for a name or an address in use.
         """
         place = self.nodes[node]
         taken = {pod.address for pod in self.pods.values()}
-        if address is None:
-            address = place.next_address()
-            while address in taken:
-                address = place.next_address()
-        elif address in taken:
+        if address in taken:
             raise ValueError(f"a pod has {address} already")
+        if address is None:
+            address = place.free_address(taken)
         pod = Pod(self.run, name, address, place)
         self.run.add(pod)
         self._pods[name] = pod

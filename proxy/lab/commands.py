@@ -99,6 +99,19 @@ def list_all(output: str) -> None:
         click.echo(f"{scenario.name.ljust(width)}  {scenario.title} ({scenario.source})")
 
 
+@lab.command()
+@click.option("--mode", type=click.Choice(MODES), default="nftables", show_default=True, help="Of kube-proxy.")
+def shell(mode: Mode) -> None:
+    """Bring a cluster up, leave it up, and print the commands to enter it; `lab --cleanup` takes it down."""
+    from proxy.lab import output as outputs
+    from proxy.lab.shell import bring_up
+
+    with outputs.progress() as say:
+        lines = bring_up(mode, say)
+    for line in lines:
+        click.echo(line)
+
+
 def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: str, report: Path | None) -> None:
     """Run, print, and exit. What was finished before an interruption is printed too."""
     from proxy.lab import output as outputs

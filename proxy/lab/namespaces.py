@@ -45,6 +45,7 @@ class Namespace:
         """The words before a command that is to run in here."""
         self._lab = run
         self._logs = run.directory / "logs"
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def create(self) -> None:
         """Raises RuntimeError, also where there is one of this name."""
@@ -72,7 +73,7 @@ class Namespace:
             process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*self.prefix, *self._lab.leash(), *words], start_new_session=True, **settings
             )
-        self._lab.processes.append(process)
+        self._processes.append(process)
         return process
 
     def log(self, name: str) -> str:
@@ -96,10 +97,17 @@ class Namespace:
 
     def delete(self) -> None:
         """Kill every process in here and remove it, with its links."""
+        self.kill()
         _delete(self.full_name)
         self._lab.namespaces.pop(self.name, None)
-        for process in self._lab.processes:
-            process.poll()  # nobody else waits for it
+
+    def kill(self) -> None:
+        """Kill what was spawned in here: some of it may be on its way in, and not among `pids` yet."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
 
 
 class Run:
@@ -113,7 +121,6 @@ class Run:
         self.kept = kept
         self.directory = RUNS / identifier
         self.namespaces: dict[str, Namespace] = {}
-        self.processes: list[subprocess.Popen[bytes]] = []
         self._lock: int | None = None
 
     @classmethod
@@ -151,10 +158,9 @@ class Run:
 
     def tear_down(self) -> None:
         """Nothing of the run is left: no process, namespace, link or file."""
+        for namespace in self.namespaces.values():
+            namespace.kill()
         remove_run(self.id)
-        for process in self.processes:
-            process.wait()
-        self.processes.clear()
         self.namespaces.clear()
         self.release()
 
@@ -219,15 +225,15 @@ def leftovers() -> tuple[str, ...]:
     return tuple(run for run in sorted(_runs()) if not _owned(run))
 
 
-def cleanup(say: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
-    """Remove every leftover, and say so; a run whose lab still goes on is left alone. Returns the ids of the removed.
+def cleanup(say: Callable[[str], None] = lambda _: None, runs: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Remove leftovers, all or those of `runs`, and say so; a run whose lab still goes on is left alone.
 
-    Raises Unavailable without root.
+    Returns the ids of the removed. Raises Unavailable without root.
     """
     tools.require_root()
     tools.require("ip")
     removed = []
-    for run in sorted(_runs()):
+    for run in sorted(_runs() if runs is None else _runs().intersection(runs)):
         if _owned(run):
             say(f"run {run} still goes on: left alone")
             continue

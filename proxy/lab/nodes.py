@@ -5,6 +5,7 @@ Each pod has a /32 and a default route through its node; each node has a way to 
 
 import contextlib
 import itertools
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Network
 
 from proxy.lab.namespaces import Namespace, Run
@@ -50,7 +51,7 @@ class Node(Namespace):
         self.pod_network = IPv4Network(f"10.244.{number}.0/24")
         self.pod_mtu = 1500
         self._backbone = backbone
-        self._hosts = itertools.count(2)
+        self._addresses = itertools.cycle(list(self.pod_network.hosts())[1:])
         self._links = itertools.count(1)
 
     def create(self) -> None:
@@ -84,9 +85,12 @@ class Node(Namespace):
             f"route add {other.pod_network} via {theirs} dev vxlan1 onlink",
         )
 
-    def next_address(self) -> str:
-        """An address of its pod network that this gave to nobody yet."""
-        return str(self.pod_network.network_address + next(self._hosts))
+    def free_address(self, taken: Container[str]) -> str:
+        """An address of its pod network that is not taken, the one that was longest not given. Raises ValueError."""
+        for address in itertools.islice(self._addresses, self.pod_network.num_addresses):
+            if str(address) not in taken:
+                return str(address)
+        raise ValueError(f"every address of {self.pod_network} is taken")
 
     def next_link(self) -> str:
         """A name for the node's end of a pod's link."""
