@@ -85,12 +85,18 @@ def print_results(results: Sequence[Result], surroundings: Surroundings, out: IO
     """The table, then the remarks, with colours on a terminal."""
     out = out or sys.stdout
     made_with = f"{surroundings.kube_proxy}, Linux {surroundings.kernel}"
-    if not out.isatty():
+    if not results:
+        click.echo(summary(results), file=out)
+    elif not out.isatty():
         click.echo(plain(HEAD, rows(results)), file=out)
         for name, said in remarks(results):
             click.echo("\n".join([f"\n{name}", *(f"  {line}" for line in said)]), file=out)
         click.echo(f"\n{summary(results)}; {made_with}", file=out)
-        return
+    else:
+        _print_drawn(results, made_with, out)
+
+
+def _print_drawn(results: Sequence[Result], made_with: str, out: IO[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.markup import escape

@@ -87,11 +87,11 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
     for row in rows(results):
         yield "<tr>"
         for name, cell in zip(HEAD, row, strict=True):
-            yield (
-                f"<td{_number(name in numbers)}>{escape(cell)}</td>"
-                if name != "verdict"
-                else (f'<td class="{classes.get(cell, "")}">{escape(cell)}</td>')
-            )
+            if name == "verdict":
+                yield f'<td class="{classes.get(cell, "")}">{escape(cell)}</td>'
+            else:
+                bad = name in ("misdelivered", "lost") and cell not in ("0", "-")
+                yield f"<td{_number(name in numbers, bad)}>{escape(cell)}</td>"
         yield "</tr>"
     yield "</table></div>"
 

@@ -44,6 +44,10 @@ def test_the_table_has_a_row_per_path() -> None:
     assert numbers[1] == lines[0].index("lost") + 1  # to the right, as "lost" is one longer
 
 
+def test_where_nothing_was_run_there_is_no_table() -> None:
+    assert printed([], io.StringIO()) == "nothing was run\n"
+
+
 def test_a_skipped_scenario_has_a_row_and_its_reason() -> None:
     text = printed([skipped(Scripted(), "iptables", "not installed: coredns")], io.StringIO())
     assert re.search(r"scripted +iptables +- .* skipped\n", text)
