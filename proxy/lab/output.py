@@ -104,11 +104,10 @@ def _print_drawn(results: Sequence[Result], made_with: str, out: IO[str]) -> Non
     from rich.text import Text
 
     console = Console(file=out)
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for name in HEAD:
-        table.add_column(
-            name, justify="left" if name in _LEFT else "right", no_wrap=name not in ("scenario", "verdict")
-        )
+        justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "scenario")
     for row in rows(results):
         *cells, verdict = row
         lost = [Text(cell, "red" if at in (5, 6) and cell not in ("0", "-") else "") for at, cell in enumerate(cells)]
@@ -160,7 +159,7 @@ def scenario_list(scenarios: Iterable[Scenario]) -> list[dict[str, Any]]:
 
 @contextmanager
 def progress(out: IO[str] | None = None) -> Iterator[Callable[[str], None]]:
-    """What to call with each step: on a terminal the last one stands under a spinner, elsewhere each is a line."""
+    """What to call with each step: a line each, on a terminal above a spinner."""
     out = out or sys.stderr
     if not out.isatty():
         yield lambda step: click.echo(step, file=out)
@@ -169,10 +168,5 @@ def progress(out: IO[str] | None = None) -> Iterator[Callable[[str], None]]:
     from rich.text import Text
 
     console = Console(file=out)
-    with console.status(Text("starting")) as spinner:
-
-        def show(step: str) -> None:
-            console.print(Text(step, "dim"))
-            spinner.update(Text(step))
-
-        yield show
+    with console.status("Ctrl-C takes everything down"):
+        yield lambda step: console.print(Text(step, "dim"))
