@@ -5,7 +5,6 @@ server that isn't installed is a skipped test with a reason, never a failure.
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,22 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from proxy.lab.tools import SEARCHED, find
+
+__all__ = ["SEARCHED", "find"]
+
 ROOT = Path(__file__).resolve().parent.parent
-SEARCHED = (
-    Path.home() / ".cache/sidestep/bin",
-    *(Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry),
-    Path("/usr/local/go/bin"),
-    Path("/usr/local/sbin"),
-    Path("/usr/sbin"),
-    Path("/sbin"),
-)
-
 CLUSTER_DOMAIN = "cluster.local"
-
-
-def find(program: str) -> str | None:
-    """The path of an installed program, also where a plain user's PATH doesn't look."""
-    return shutil.which(program, path=os.pathsep.join(map(str, SEARCHED)))
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

@@ -250,8 +250,9 @@ class Cluster:
         for pod in self.pods.values():
             pod.delete()
         self._pods.clear()
-        for service in tuple(self._endpoints):
-            self.delete_service(service)
+        self._objects.clear()
+        self._endpoints.clear()
+        self._follow()
         for proxy in self.kube_proxies:
             with contextlib.suppress(RuntimeError):
                 proxy.signal(signal.SIGCONT)

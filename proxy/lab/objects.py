@@ -32,6 +32,10 @@ class Objects(Protocol):
 
     def delete(self, service: Service) -> None: ...
 
+    def clear(self) -> None:
+        """Delete every Service that was created, with its endpoints."""
+        ...
+
 
 class ApiObjects:
     """In the API server. Namespaces are made where they are needed."""
@@ -39,6 +43,7 @@ class ApiObjects:
     def __init__(self, api: ControlPlane, kubeconfig: Path) -> None:
         self._api = api
         self._kubeconfig = kubeconfig
+        self._namespaces: set[str] = set()
 
     @property
     def what(self) -> str:
@@ -50,6 +55,7 @@ class ApiObjects:
 
     def create(self, service: Service) -> None:
         namespace, _, _ = service.name.partition("/")
+        self._namespaces.add(namespace)
         path = f"{_NAMESPACES}/{namespace}/services"
         try:
             self._api.ask("POST", path, service.manifest())
@@ -74,6 +80,13 @@ class ApiObjects:
         self._api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services/{name}")
         with contextlib.suppress(Refused):  # it never had endpoints
             self._api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{name}-lab")
+
+    def clear(self) -> None:
+        for namespace in self._namespaces:
+            with contextlib.suppress(Refused):  # the API server would not have a namespace of this name
+                self._api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services")
+                self._api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices")
+        self._namespaces.clear()
 
 
 class FileObjects:
@@ -103,6 +116,10 @@ class FileObjects:
 
     def delete(self, service: Service) -> None:
         del self._slices[service.name]
+        self._write()
+
+    def clear(self) -> None:
+        self._slices.clear()
         self._write()
 
     def _write(self) -> None:
