@@ -9,6 +9,7 @@ from types import ModuleType
 from benchmarks import (
     cached_hit_cpu,
     cold_misses,
+    conntrack_table,
     endpoint_change,
     fixed_rate,
     memory,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
         statsd_rate,
         statsd_cpu,
         endpoint_change,
+        conntrack_table,
     )
 }
 
