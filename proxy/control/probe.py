@@ -14,7 +14,7 @@ from proxy.control.sockets import ListenSockets, Transport, split_address
 
 PROBE_LIMIT = 1.0
 CACHED_FOR = 1.0
-_QUESTION = bytes.fromhex("0100 0001 0000 0000 0000 09 6c6f63616c686f7374 00 0001 0001")
+QUESTION = bytes.fromhex("0100 0001 0000 0000 0000 09 6c6f63616c686f7374 00 0001 0001")
 """RD=1, `localhost. A`: answered by the proxy itself (P30), so no upstream is asked. The ID goes in front."""
 
 
@@ -57,7 +57,7 @@ class Readiness:
 
 async def probe(address: str, transport: Transport) -> str | None:
     """Why this DNS listener is not answering, or None: any rcode is an answer."""
-    query = secrets.token_bytes(2) + _QUESTION
+    query = secrets.token_bytes(2) + QUESTION
     reply = await _ask(address, _ask_udp if transport == "udp" else _ask_tcp, query)
     if isinstance(reply, str):
         return reply

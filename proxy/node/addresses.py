@@ -1,0 +1,145 @@
+"""Addresses of this machine over rtnetlink, and the dummy link that holds those of listeners. It blocks.
+
+What it adds carries a mark, so that a later run knows it again; what does not, it never removes.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from proxy.node.nft import NodeError
+from proxy.node.plan import Address
+
+PROTO = 83
+"""IFA_PROTO of our addresses; kernels before 5.18 forget it, and then only the link tells."""
+ALIAS = "sidestep"
+"""IFLA_IFALIAS of a link that we made."""
+_IFF_UP = 0x1
+_SCOPE_HOST = 254
+_IFA_F_NODAD = 0x02
+_FOR_EVER = 0xFFFFFFFF
+
+
+def present() -> tuple[Address, ...]:
+    """Every address of this network namespace. Raises NodeError."""
+    with _netlink("read the addresses") as route:
+        links = {link["index"]: link for link in route.get_links()}
+        found = []
+        for entry in route.get_addr():
+            link = links.get(entry["index"])
+            if link is None:
+                continue  # it went while we looked
+            # The local end of a point-to-point address is IFA_LOCAL.
+            ip = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+            # The kernel gives a link its fe80 address by itself, with a shorter prefix.
+            whole = entry["prefixlen"] == (128 if ":" in ip else 32)
+            ours = entry.get_attr("IFA_PROTO") == PROTO or (whole and _is_ours(link))
+            found.append(Address(ip, link.get_attr("IFLA_IFNAME"), ours, bool(link["flags"] & _IFF_UP)))
+        return tuple(found)
+
+
+def usable_interface(name: str) -> str:
+    """The interface that will hold addresses: `name`, or `lo` where it can't be made. It is made by `add`."""
+    with _netlink(f"look for the interface {name}") as route:
+        if route.link_lookup(ifname=name):
+            return name
+        return name if _dummy_exists(route) else "lo"
+
+
+def add(ip: str, interface: str) -> None:
+    """Give this machine the address; the interface is made if it is missing. Raises NodeError."""
+    with _netlink(f"add the address {ip} to {interface}") as route:
+        index = _index(route, interface)
+        try:
+            if ":" in ip:
+                # Deprecated: never the source of anything that does not ask for it.
+                route.addr(
+                    "add",
+                    index=index,
+                    address=ip,
+                    prefixlen=128,
+                    proto=PROTO,
+                    flags=_IFA_F_NODAD,
+                    preferred=0,
+                    valid=_FOR_EVER,
+                )
+            else:
+                # Of this host: else interfaces without an address of their own would send from it.
+                route.addr("add", index=index, address=ip, prefixlen=32, proto=PROTO, scope=_SCOPE_HOST)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+
+
+def remove(address: Address) -> None:
+    """Take the address away; nothing if it is gone. Raises NodeError."""
+    with _netlink(f"remove the address {address.ip} from {address.interface}") as route:
+        for index in route.link_lookup(ifname=address.interface):
+            try:
+                route.addr("del", index=index, address=address.ip, prefixlen=128 if ":" in address.ip else 32)
+            except NetlinkError as error:
+                if error.code != errno.EADDRNOTAVAIL:
+                    raise
+
+
+def remove_link(interface: str) -> bool:
+    """Take the interface away if we made it; whether it was so. Raises NodeError."""
+    with _netlink(f"remove the interface {interface}") as route:
+        for link in route.get_links():
+            if link.get_attr("IFLA_IFNAME") == interface and _is_ours(link):
+                route.link("del", index=link["index"])
+                return True
+    return False
+
+
+def link_is_ours(interface: str) -> bool:
+    """Whether we made it. Raises NodeError."""
+    with _netlink(f"look for the interface {interface}") as route:
+        return any(link.get_attr("IFLA_IFNAME") == interface and _is_ours(link) for link in route.get_links())
+
+
+def _is_ours(link: Any) -> bool:
+    return bool(link.get_attr("IFLA_IFALIAS") == ALIAS)
+
+
+def _dummy_exists(route: Any) -> bool:
+    """Whether the kernel can make such a link: it makes one and takes it away."""
+    name = f"sstep{os.getpid() % 10**8}"
+    try:
+        route.link("add", ifname=name, kind="dummy")
+    except NetlinkError as error:
+        if error.code == errno.EOPNOTSUPP:
+            return False
+        raise
+    for index in route.link_lookup(ifname=name):
+        route.link("del", index=index)
+    return True
+
+
+def _index(route: Any, interface: str) -> int:
+    found = route.link_lookup(ifname=interface)
+    if not found:
+        route.link("add", ifname=interface, kind="dummy")
+        found = route.link_lookup(ifname=interface)
+        route.link("set", index=found[0], IFLA_IFALIAS=ALIAS)
+    route.link("set", index=found[0], state="up")
+    return int(found[0])
+
+
+@contextmanager
+def _netlink(what: str) -> Iterator[Any]:
+    try:
+        with IPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        if error.code in (errno.EPERM, errno.EACCES):
+            advice = "it takes root or CAP_NET_ADMIN; grant it or set node.manage: false"
+            raise NodeError(f"cannot {what}: {advice}") from error
+        raise NodeError(f"cannot {what}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise NodeError(f"cannot {what}: {error.strerror or error}") from error

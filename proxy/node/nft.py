@@ -1,0 +1,74 @@
+"""The program nft: the one place where it is called. It knows one table and no other."""
+
+import os
+import shutil
+import subprocess
+
+from proxy.node.table import TABLE
+
+_PATIENCE = 20.0
+"""Other programs hold the kernel's lock for seconds when they load 100,000 rules."""
+_WITHOUT_NFT = (
+    "node.manage needs nftables: a fallback by iptables cannot hold a lease, because only an nft set forgets by "
+    "itself when the answers stop. Set node.manage: false to listen without failover"
+)
+
+
+class NodeError(Exception):
+    """The node's kernel can't be set up as wanted; the text names what is in the way and says what to do."""
+
+
+def listing() -> bytes | None:
+    """The table as JSON; None if there is none. Raises NodeError."""
+    done = _nft("-j", "list", "table", *TABLE.split())
+    if done.returncode == 0:
+        return done.stdout
+    if b"No such file or directory" in done.stderr:
+        return None
+    raise _explained(done)
+
+
+def carry_out(transaction: str) -> None:
+    """All of it at once, or nothing and NodeError."""
+    done = _nft("-f", "-", given=transaction)
+    if done.returncode != 0:
+        raise _explained(done)
+
+
+def delete_table() -> bool:
+    """False if there was none. Raises NodeError."""
+    if listing() is None:
+        return False
+    carry_out(f"delete table {TABLE}\n")
+    return True
+
+
+def _nft(*words: str, given: str = "") -> "subprocess.CompletedProcess[bytes]":
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    program = shutil.which("nft", path=path)
+    if program is None:
+        raise NodeError(f"the program nft is missing; install the package nftables. {_WITHOUT_NFT}")
+    try:
+        return subprocess.run(
+            [program, *words],
+            input=given.encode(),
+            capture_output=True,
+            timeout=_PATIENCE,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NodeError(f"nft did not end within {_PATIENCE:g} s; is another program loading rules?") from error
+    except OSError as error:
+        raise NodeError(f"{program} cannot be started: {error.strerror}") from error
+
+
+def _explained(done: "subprocess.CompletedProcess[bytes]") -> NodeError:
+    said = " ".join(done.stderr.decode(errors="replace").split())
+    if "Operation not permitted" in said or "must be root" in said:
+        return NodeError("node.manage needs root or the capability CAP_NET_ADMIN; grant it or set node.manage: false")
+    if "not supported" in said or "cache initialization failed" in said:
+        return NodeError(
+            f"this kernel has no nf_tables, or not all of it that is needed ({said[:300]}). {_WITHOUT_NFT}"
+        )
+    return NodeError(f"nft refused: {said[:600] or f'exit status {done.returncode}'}")
