@@ -39,12 +39,14 @@ class Spread(Generic[Target]):
         self.owners: list[Target | None] = [None] * (SLOTS + 1)
         """Where a slot goes, to be read per line; None where `pick` has to decide first."""
         self._scores = array("Q", bytes(8 * SLOTS))
-        self._owned: list[int] = []
-        """The slots that have an owner."""
+        self._slots: dict[int, set[int]] = {}
+        """Those that it owns, by each target's identity: one that goes costs what it owned, not all."""
         self._targets: list[Target] = []
-        self._seeds: list[int] = []
+        self._seeds: dict[str, int] = {}
+        """By address, in the order of `_targets`."""
         self._added: list[tuple[Target, int]] = []
-        self._compared = 0
+        self._uncompared: list[int] = []
+        """Slots that had an owner when the last of `_added` came."""
 
     def change(self, targets: Mapping[str, Target]) -> None:
         """Go over to these endpoints, by address.
@@ -52,18 +54,20 @@ class Spread(Generic[Target]):
         Slots of those that are gone lose their owner at once. New ones take over theirs here and in the `settle`s
         to come.
         """
-        known = {id(target) for target in self._targets}
-        ordered = sorted(targets.items())
-        self._targets = [target for _, target in ordered]
-        self._seeds = [_seed(address) for address, _ in ordered]
-        staying = {id(target) for target in self._targets}
-        if not known <= staying:
-            self._disown(staying)
+        ordered = sorted(targets)
+        self._seeds = {each: self._seeds[each] if each in self._seeds else _seed(each) for each in ordered}
+        staying = {id(target) for target in targets.values()}
+        for gone in self._slots.keys() - staying:
+            for slot in self._slots.pop(gone):
+                self.owners[slot] = None
+        self._targets = [targets[address] for address in ordered]
         self._added = [(target, seed) for target, seed in self._added if id(target) in staying]
-        new = [(t, seed) for t, seed in zip(self._targets, self._seeds, strict=True) if id(t) not in known]
+        pairs = zip(self._targets, self._seeds.values(), strict=True)
+        new = [(target, seed) for target, seed in pairs if id(target) not in self._slots]
         if new:
             self._added += new
-            self._compared = 0
+            self._uncompared = [slot for slots in self._slots.values() for slot in slots]
+            self._slots.update((id(target), set()) for target, _ in new)
         self.settle()
 
     def pick(self, slot: int, but: Target | None = None) -> Target:
@@ -72,16 +76,13 @@ class Spread(Generic[Target]):
         Raises ValueError if there is no endpoint.
         """
         hashed = slot * _SLOT_FACTOR + _SLOT_FACTOR & _MASK
-        scores = [(hashed ^ seed) * _SCORE_FACTOR & _MASK for seed in self._seeds]
+        scores = [(hashed ^ seed) * _SCORE_FACTOR & _MASK for seed in self._seeds.values()]
         if but is not None:
             scores = [-1 if t is but else score for t, score in zip(self._targets, scores, strict=True)]
         best = max(scores)
         target = self._targets[scores.index(best)]
         if but is None:
-            if self.owners[slot] is None:
-                self._owned.append(slot)
-            self.owners[slot] = target
-            self._scores[slot] = best
+            self._give(slot, target, best)
         return target
 
     @property
@@ -93,27 +94,27 @@ class Spread(Generic[Target]):
         """Compare some more slots with new endpoints; cheap when there is nothing to do."""
         if not self._added:
             return
-        end = self._compared + max(1, COMPARISONS // len(self._added))
-        for slot in self._owned[self._compared : end]:
+        count = max(1, COMPARISONS // len(self._added))
+        some = self._uncompared[-count:]
+        del self._uncompared[-count:]
+        for slot in some:
+            if self.owners[slot] is None:
+                continue
             hashed = slot * _SLOT_FACTOR + _SLOT_FACTOR & _MASK
             for target, seed in self._added:
                 score = (hashed ^ seed) * _SCORE_FACTOR & _MASK
                 if score > self._scores[slot]:
-                    self.owners[slot] = target
-                    self._scores[slot] = score
-        self._compared = end
-        if end >= len(self._owned):
+                    self._give(slot, target, score)
+        if not self._uncompared:
             self._added = []
 
-    def _disown(self, staying: set[int]) -> None:
-        owned = []
-        for slot in self._owned:
-            if id(self.owners[slot]) in staying:
-                owned.append(slot)
-            else:
-                self.owners[slot] = None
-        self._owned = owned
-        self._compared = 0
+    def _give(self, slot: int, target: Target, score: int) -> None:
+        before = self.owners[slot]
+        if before is not None:
+            self._slots[id(before)].discard(slot)
+        self._slots[id(target)].add(slot)
+        self.owners[slot] = target
+        self._scores[slot] = score
 
 
 def _seed(address: str) -> int:
