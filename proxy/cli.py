@@ -245,10 +245,11 @@ def conntrack(
     found = asyncio.run(stale_flows.find(config, ranges))
     outcomes = stale_flows.delete(found.flows) if delete else None
     if output == "json":
-        flows = [stale_flows.as_json(flow) for flow in found.flows]
-        if outcomes is not None:
-            flows = [{**flow, "deleted": outcome} for flow, outcome in zip(flows, outcomes, strict=True)]
-        click.echo(json.dumps(flows, indent=2))
+        # One by one: there may be as many as the table holds.
+        for number, flow in enumerate(found.flows):
+            told = stale_flows.as_json(flow) | ({} if outcomes is None else {"deleted": outcomes[number]})
+            click.echo(("[" if number == 0 else ",\n ") + json.dumps(told), nl=False)
+        click.echo("]" if found.flows else "[]")
     elif not found.flows:
         click.echo("no stale flow")
     else:
