@@ -19,10 +19,13 @@ def status(settings: Settings, workers: RelayWorkers, endpoints: Endpoints) -> l
 
 
 def ledger_of(counts: list[int]) -> dict[str, Any]:
-    """A block as the contract has it; reasons that dropped nothing are left out."""
+    """A block as the contract has it; reasons that dropped nothing are left out.
+
+    Lines that a worker has in hand at this moment count as received once they have ended somewhere.
+    """
     dropped = {reason: counts[offset] for reason, offset in ledger.DROPPED.items() if counts[offset]}
     return {
-        "received": counts[ledger.RECEIVED],
+        "received": counts[ledger.RECEIVED] - ledger.unaccounted(counts),
         "forwarded": counts[ledger.FORWARDED],
         "folded": counts[ledger.FOLDED],
         "dropped": dropped,

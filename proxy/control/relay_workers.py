@@ -44,7 +44,7 @@ class RelayWorkers(Workers):
 
     def ledger(self, name: str) -> list[int]:
         """The relay's block, summed over all workers that there ever were."""
-        blocks = [ledger.block(slot.counts, self._blocks[name]) for slot in self.slots]
+        blocks = [ledger.block(slot.counts, self._blocks[name]).tolist() for slot in self.slots]
         return [sum(column) for column in zip(*blocks, strict=True)] if blocks else [0] * ledger.BLOCK
 
     def states(self, name: str) -> list[RelayState]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.control.relay_state import ledger_of
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import ListenSockets, relay_transports
 from proxy.core import ledger
@@ -69,6 +70,15 @@ async def test_what_a_dead_worker_had_taken_and_folded_is_counted_as_lost_with_i
     assert (total[ledger.FOLDED], total[ledger.DROPPED["worker_died"]]) == (10, 27)
     assert total[ledger.LEVEL["fold_lines"]] == 0
     assert ledger.unaccounted(total) == 0
+
+
+async def test_what_is_shown_balances_while_a_worker_has_lines_in_hand(run: Run) -> None:
+    await run.start("statsd")
+    counts = run.counts("statsd")
+    counts[ledger.RECEIVED], counts[ledger.FORWARDED], counts[ledger.FOLDED] = 100, 60, 30
+    counts[ledger.DROPPED["malformed"]] = 3
+    shown = ledger_of(run.workers.ledger("statsd"))
+    assert shown == {"received": 93, "forwarded": 60, "folded": 30, "dropped": {"malformed": 3}}
 
 
 async def test_totals_are_those_of_all_workers_that_there_were(run: Run) -> None:
