@@ -35,7 +35,7 @@ class Endpoints:
     def __init__(self, applied: Callable[[], None]) -> None:
         self._applied = applied
         self._loaded: Loaded
-        self._informer: "Informer | None" = None
+        self._informer: Informer | None = None
         self._switched = asyncio.Event()
         self._current: dict[ServicePort, tuple[Endpoint, ...]] = {}
         self._delayed: asyncio.TimerHandle | None = None
@@ -99,6 +99,7 @@ class Endpoints:
         for wanted in self._loaded.settings.wanted_ports:
             if not self.usable(wanted):
                 notes.append(_why_none(wanted, [found for found in slices if _of(found) == wanted.service]))
+        notes = list(dict.fromkeys(notes))  # relays and zones may share a Service
         return notes + [f"endpoint {address} is a listener of this proxy and left out" for address in self._looping]
 
     def status(self) -> dict[str, Any]:

@@ -253,6 +253,17 @@ async def test_a_service_without_slices_is_named_and_no_reason_to_be_unready(run
     assert (code, f"! {note}" in out) == (1, True)
 
 
+async def test_what_several_relays_lack_is_said_once(run: Relaying) -> None:
+    run.point_to()
+    relays = [
+        {"name": f"to-{port}", "listen": [free_address()], "service": "monitoring/statsd", "port": port}
+        for port in ("statsd", 8125)
+    ]
+    run.write(udp=relays, endpoints_file=str(run.endpoints))
+    await run.start()
+    assert len((await run.status())["watch"]["notes"]) == 1
+
+
 async def test_a_port_that_the_service_lacks_is_named(run: Relaying) -> None:
     run.relay(slice_of("127.0.0.2:8125", port="metrics"))
     await run.start()
