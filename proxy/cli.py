@@ -5,6 +5,7 @@ Each command imports what it needs, so that none waits for what another one does
 
 import errno
 import json
+import os
 import signal
 import sys
 import time
@@ -98,14 +99,12 @@ def check_config(file: Path | None, config: Path | None) -> None:
     if path is None:
         raise click.UsageError("name the file to check")
     try:
-        settings = load(path)
+        load(path)
     except SettingsError as error:
         click.echo(str(error), err=True)
         sys.exit(FOUND_SOMETHING)
     except SettingsUnreadable as error:
         raise CannotRun(str(error)) from error
-    for message in settings.not_yet:
-        click.echo(f"note: {message}")
     click.echo(f"{path} is fine")
 
 
@@ -290,16 +289,45 @@ def _watch_flows(config: Path | None, output: str, delete: bool, every: float, t
 @main.command()
 @_config
 @_output
+def drain(config: Path | None, output: str) -> None:
+    """Take the running proxy out of the packets' path, and wait until none comes any more; exit status 1 if some do.
+
+    Where the environment has SIDESTEP_INSTANCE, only the run that has the same.
+    """
+    arriving = _client(config, limit=30.0).drain(os.environ.get("SIDESTEP_INSTANCE"))
+    if output == "json":
+        click.echo(json.dumps({"still_arriving": arriving or {}, "successor": arriving is None}))
+    elif arriving is None:
+        click.echo("another instance serves now: nothing to drain")
+    else:
+        for listener, packets in arriving.items():
+            click.echo(f"! {packets} packets still came to {listener}")
+        click.echo("drained" if not arriving else "the lease is down, but packets still come")
+    sys.exit(FOUND_SOMETHING if arriving else 0)
+
+
+@main.command()
+@_config
+@_output
+def undrain(config: Path | None, output: str) -> None:
+    """Let the running proxy back into the packets' path."""
+    _client(config).undrain()
+    click.echo("{}" if output == "json" else "back in the path with its next answer")
+
+
+@main.command()
+@_config
+@_output
 def version(config: Path | None, output: str) -> None:
     """Print the version."""
     click.echo(json.dumps({"version": __version__}) if output == "json" else f"sidestep {__version__}")
 
 
-def _client(config: Path | None) -> "AdminClient":
+def _client(config: Path | None, limit: float = 10.0) -> "AdminClient":
     from proxy.control.client import AdminClient
     from proxy.control.configuration import read_settings
 
-    return AdminClient(Path(read_settings(config)[0].admin.socket))
+    return AdminClient(Path(read_settings(config)[0].admin.socket), limit)
 
 
 def _print_tables(tables: Iterable["Table"]) -> None:

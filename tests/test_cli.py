@@ -44,8 +44,17 @@ async def test_output_to_a_full_disk_is_2() -> None:
     assert (code, err) == (2, "sidestep: cannot write: the disk is full; make room or write elsewhere\n")
 
 
+def elsewhere(sidestep: Sidestep) -> Path:
+    """The same configuration with another admin socket, so that nothing is taken over."""
+    file = sidestep.config.with_name("elsewhere.yaml")
+    file.write_text(
+        sidestep.config.read_text().replace(str(sidestep.socket), str(sidestep.socket.with_name("b.sock")))
+    )
+    return file
+
+
 async def test_run_goes_without_standard_error(sidestep: Sidestep) -> None:
-    words = shlex.join([*COMMAND, "run", "--config", str(sidestep.config)])  # its ports are in use
+    words = shlex.join([*COMMAND, "run", "--config", str(elsewhere(sidestep))])  # its ports are in use
     assert await execute("sh", "-c", f"{words} 2>&-") == (2, "", "")
 
 
@@ -193,8 +202,8 @@ async def test_an_admin_port_in_use_is_2(sidestep: Sidestep) -> None:
     assert "admin.listen" in err
 
 
-async def test_a_second_run_of_the_same_file_is_2(sidestep: Sidestep) -> None:
-    code, _, err = await command("run", "--config", str(sidestep.config))
+async def test_a_second_run_of_the_same_ports_that_cannot_take_over_is_2(sidestep: Sidestep) -> None:
+    code, _, err = await command("run", "--config", str(elsewhere(sidestep)))
     assert code == 2
     assert f"{sidestep.address}/udp: the port is in use by python" in err
     assert f"(pid {sidestep.process.pid})" in err

@@ -5,6 +5,7 @@ No answer needs a worker to do anything, but `explain`.
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ from proxy.control.state import State
 from proxy.core.explanation import question
 
 EXPLAIN_LIMIT = 5.0
+INSTANCE = "SIDESTEP_INSTANCE"
+"""In the environment of a pod's processes: what tells this pod from its successor on the same node."""
+NOT_MANAGED = "node.manage is off: nothing sends packets here that could go elsewhere"
 _log = logging.getLogger(__name__)
 _METRICS_TYPE = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
@@ -65,6 +69,7 @@ class Admin:
             application.add_routes([web.post("/explain", self._explain)])
             application.add_routes([web.post("/explain-statsd", self._explain_statsd)])
             application.add_routes([web.post("/handover", self._hand_over)])
+            application.add_routes([web.post("/drain", self._drain), web.post("/undrain", self._undrain)])
         return application
 
     async def _page(self, _: web.Request) -> web.Response:
@@ -120,6 +125,21 @@ class Admin:
         except OSError as error:
             return web.json_response({"error": f"cannot make a socket for it: {error}"}, status=503)
 
+    async def _drain(self, request: web.Request) -> web.Response:
+        node = self._state.node
+        if node is None:
+            return web.json_response({"error": NOT_MANAGED}, status=409)
+        if (refused := await _of_another(request)) is not None:
+            return refused
+        return web.json_response({"still_arriving": dict(await node.drain())})
+
+    async def _undrain(self, _: web.Request) -> web.Response:
+        node = self._state.node
+        if node is None:
+            return web.json_response({"error": NOT_MANAGED}, status=409)
+        await node.undrain()
+        return web.json_response({})
+
     async def _explain_statsd(self, request: web.Request) -> web.Response:
         try:
             line = str((await request.json())["line"])
@@ -137,6 +157,15 @@ def _ours_to_mend(record: logging.LogRecord) -> bool:
 
 
 _log.addFilter(_ours_to_mend)
+
+
+async def _of_another(request: web.Request) -> web.Response | None:
+    """The refusal, when what is to be stopped is not this run: its successor has the admin socket already."""
+    asked = await request.json() if request.can_read_body else {}
+    instance = asked.get("instance") if isinstance(asked, dict) else None
+    if not instance or instance == os.environ.get(INSTANCE):
+        return None
+    return web.json_response({"error": "another instance serves now", "successor": True}, status=409)
 
 
 def _verdict(reasons: list[str], notes: Sequence[str] = ()) -> web.Response:

@@ -37,6 +37,22 @@ class AdminClient:
         """What each relay makes of one line, under `relays`. Raises NotRunning."""
         return self._explain("/explain-statsd", {"line": line})
 
+    def drain(self, instance: str | None) -> dict[str, int] | None:
+        """Take the run out of the packets' path; the packets that still came, by listener, or None if `instance` is
+        not what runs. Raises NotRunning, and CannotRun where nothing can be drained."""
+        code, answer = self._ask("POST", "/drain", {"instance": instance} if instance else None)
+        if answer.get("successor"):
+            return None
+        if code != 200:
+            raise CannotRun(str(answer.get("error", code)))
+        return dict(answer["still_arriving"])
+
+    def undrain(self) -> None:
+        """Let it back into the path. Raises NotRunning, and CannotRun where nothing can be drained."""
+        code, answer = self._ask("POST", "/undrain")
+        if code != 200:
+            raise CannotRun(str(answer.get("error", code)))
+
     def hand_over(self) -> str:
         """The path of the socket over which the run gives its listening sockets. Raises NotRunning."""
         code, answer = self._ask("POST", "/handover")

@@ -37,8 +37,7 @@ class NodeKeeper:
         self._check = check
         self._kernel = Kernel(node.interface, secrets.token_hex(8))
         self._probes = LeaseProbes(secret)
-        # One thread: what is done to the kernel is done in order.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node")
+        self._thread = _one_thread()
         self._listeners: tuple[NodeListener, ...] = ()
         self._draining = False
         self._leases: dict[str, Lease] = {}
@@ -55,6 +54,9 @@ class NodeKeeper:
             self._thread.submit(self._kernel.set_up, listeners, self._node.lease, take_over=True).result()
         except NodeError as error:
             raise CannotRun(str(error)) from error
+        # Linux keeps capabilities per thread: a new one has what control has kept by then.
+        self._thread.shutdown()
+        self._thread = _one_thread()
         self._listeners = tuple(listeners)
         self._yielded = False
 
@@ -129,6 +131,10 @@ class NodeKeeper:
         except NodeError as error:
             _log.error("the kernel's set-up stays as it is; `sidestep cleanup` removes it: %s", error)
         self._thread.shutdown()
+
+    def leased(self) -> set[str]:
+        """The listeners that have a lease, held or not, by name."""
+        return {one.name for one in self._listeners if one.leasable}
 
     def not_held(self) -> dict[str, str]:
         """Why a listener's lease is not held, by listener: for `/readyz`.
@@ -205,3 +211,8 @@ class NodeKeeper:
             return None
         self._failure = None
         return result
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    """What is done to the kernel is done in order."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="node")

@@ -7,10 +7,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import asyncio_dgram
 
 from proxy.control.sockets import ListenSockets, Transport, split_address
+
+if TYPE_CHECKING:
+    from proxy.control.node import NodeKeeper
 
 PROBE_LIMIT = 1.0
 CACHED_FOR = 1.0
@@ -24,11 +28,18 @@ def new_secret() -> str:
 
 
 class Readiness:
-    """Whether every listener answers; asked at most once a second, however many want to know."""
+    """Whether every listener answers; asked at most once a second, however many want to know.
 
-    def __init__(self, dns: ListenSockets, relay: ListenSockets, secret: str) -> None:
+    Those with a lease are asked all the time by `node` already, and only by it: without the mark of its questions the
+    kernel would have others answer where there is no lease.
+    """
+
+    def __init__(
+        self, dns: ListenSockets, relay: ListenSockets, secret: str, node: "NodeKeeper | None" = None
+    ) -> None:
         self._dns = dns
         self._relay = relay
+        self._node = node
         self._secret = secret.encode()
         self._asked = -CACHED_FOR
         self._failures: dict[str, str] = {}
@@ -41,18 +52,21 @@ class Readiness:
         """
         async with self._lock:
             if time.monotonic() - self._asked >= CACHED_FOR:
+                leased = set() if self._node is None else self._node.leased()
                 asked = {
-                    f"{address}/{transport}": probe(address, transport) for address, transport in self._dns.listeners
+                    f"{address}/{transport}": probe(address, transport)
+                    for address, transport in self._dns.listeners
+                    if f"{address}/{transport}" not in leased
                 }
                 for address, transport in self._relay.listeners:
-                    if transport == "udp":
+                    if transport == "udp" and f"{address}/udp" not in leased:
                         asked[f"{address}/udp"] = probe_relay(address, self._secret)
                 reasons = await asyncio.gather(*asked.values())
                 self._failures = {
                     listener: reason for listener, reason in zip(asked, reasons, strict=True) if reason is not None
                 }
                 self._asked = time.monotonic()
-            return self._failures
+            return self._failures | ({} if self._node is None else self._node.not_held())
 
 
 async def probe(address: str, transport: Transport) -> str | None:

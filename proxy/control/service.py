@@ -20,6 +20,8 @@ from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.files import LOOK_EVERY, WatchedFiles
 from proxy.control.handover import Estate, Giver, Handed, Predecessor, find_predecessor
+from proxy.control.node import NodeKeeper
+from proxy.control.node_listeners import node_listeners
 from proxy.control.notify import notify
 from proxy.control.probe import Readiness, loopback_for, new_secret
 from proxy.control.relay_workers import RelayWorkers
@@ -73,8 +75,12 @@ class Service:
         self._relay = RelayWorkers(self._relay_sockets, log_format, worker_command)
         self._endpoints = Endpoints(self._give_out)
         self._secret = new_secret()
-        self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret)
-        self._state = State(configuration, self._dns, self._relay, self._endpoints)
+        node = configuration.now.settings.node
+        self._node = NodeKeeper(node, self._secret) if node.manage else None
+        self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret, self._node)
+        self._node_changed = asyncio.Event()
+        self._node_lock = asyncio.Lock()
+        self._state = State(configuration, self._dns, self._relay, self._endpoints, self._node)
         self._admin_sockets: dict[str, socket.socket] = {}
         self._predecessor: Predecessor | None = None
         self._owns_files = True
@@ -93,7 +99,10 @@ class Service:
         self._files.watch(now.files)
         self._admin = admin = now.settings.admin
         path = Path(admin.socket)
+        self._endpoints.follow(now)
         self._predecessor = find_predecessor(path)
+        if self._node is not None:
+            self._node.prepare(node_listeners(now, self._endpoints))
         if self._predecessor is not None:
             self._owns_files = False
             self._take_over(self._predecessor, admin.listen)
@@ -102,7 +111,6 @@ class Service:
         self._close_others(now)
         if self._predecessor is not None:
             self._dns.inherit(self._predecessor.journals)
-        self._endpoints.follow(now)
         if "tcp" not in self._admin_sockets:
             self._admin_sockets["tcp"] = open_admin_tcp(admin.listen, beside=beside)
         if "unix" not in self._admin_sockets:
@@ -182,6 +190,24 @@ class Service:
         blocks = self._relay.blocks(relay.name for relay in now.settings.udp)
         relays = now.settings.relay_policies(endpoints.usable, blocks.__getitem__, self._secret)
         self._relay.configure(relays, now.relay_listen, now.relay_workers)
+        self._node_changed.set()
+
+    async def _keep_node(self, node: NodeKeeper) -> None:
+        """Probe and repair, and have the kernel fall back to the endpoints of now."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(node.run())
+            while True:
+                await self._node_changed.wait()
+                self._node_changed.clear()
+                await self._update_node(node)
+
+    async def _update_node(self, node: NodeKeeper) -> None:
+        async with self._node_lock:
+            loaded = self._configuration.now
+            try:
+                await node.update(node_listeners(loaded, self._endpoints), loaded.settings.node)
+            except CannotRun as error:
+                _log.error("the kernel's rules are not up to date: %s", error)
 
     def close(self) -> None:
         if not self._owns_files:
@@ -196,6 +222,8 @@ class Service:
         self._relay_sockets.close()
         for workers in self._workers:
             workers.close()
+        if self._node is not None and self._owns_files:
+            self._node.stop()
 
     async def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 128 and the signal's number when there was no time for it."""
@@ -214,9 +242,13 @@ class Service:
             others = [serving, group.create_task(self._announce())]
             others += [group.create_task(self._reload_when_asked()), group.create_task(self._tick())]
             others += [group.create_task(self._look_at_files()), group.create_task(self._endpoints.run())]
+            if self._node is not None:
+                others.append(group.create_task(self._keep_node(self._node)))
             await self._stopping.wait()
             notify("STOPPING=1")
             serving.cancel()
+            if self._node is not None and self._owns_files:
+                await self._node.drop()
             await asyncio.gather(*(workers.drain() for workers in self._workers))
             await asyncio.gather(*working)
             for task in others:
@@ -288,8 +320,8 @@ class Service:
         if now.access is not None:
             _log.info("watching endpoints on %s", now.access.describe())
         _log.info("admin on http://%s/ and %s", now.settings.admin.listen, now.settings.admin.socket)
-        for message in now.settings.not_yet:
-            _log.warning("%s", message)
+        if not now.settings.node.manage:
+            _log.info("node.manage is off: nothing is set up in the kernel, and nothing fails over")
 
     async def _tick(self) -> None:
         while True:
@@ -303,25 +335,42 @@ class Service:
             if self._files.look():
                 self._reload.set()
 
-    async def _reload_when_asked(self) -> None:
-        while True:
-            await self._reload.wait()
-            self._reload.clear()
+    async def _change_over(self, new: Loaded) -> None:
+        """Serve by this configuration from now on. Raises CannotRun, and then the old one is in force."""
+        old = self._configuration.now
+        if new.settings.admin != old.settings.admin:
+            _log.warning("the admin section takes effect at the next start")
+        if new.settings.node.manage != old.settings.node.manage:
+            _log.warning("node.manage takes effect at the next start")
+        async with self._node_lock:
+            if self._node is not None:
+                await self._node.update(node_listeners(new, self._endpoints), new.settings.node)
             try:
-                # Also of what turns out to be wrong: a file that is missing may come.
-                new = load(self._configuration.path, self._files.watch)
                 self._open(new)
-            except CannotRun as error:
-                self._configuration.error = str(error)
-                _log.error("not reloaded, the old configuration stays: %s", "; ".join(str(error).splitlines()))
-                continue
-            if new.settings.admin != self._configuration.now.settings.admin:
-                _log.warning("the admin section takes effect at the next start")
-            old = self._configuration.now
+            except CannotRun:
+                if self._node is not None:
+                    await self._node.update(node_listeners(old, self._endpoints), old.settings.node)
+                raise
             self._close_others(new)
             self._configuration.take(new)
             self._endpoints.follow(new)
             self._give_out()
+            if self._node is not None:
+                await self._node.settle()
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            old = self._configuration.now
+            try:
+                # Also of what turns out to be wrong: a file that is missing may come.
+                new = load(self._configuration.path, self._files.watch)
+                await self._change_over(new)
+            except CannotRun as error:
+                self._configuration.error = str(error)
+                _log.error("not reloaded, the old configuration stays: %s", "; ".join(str(error).splitlines()))
+                continue
             if new.says_the_same(old) and new.slices != old.slices:
                 _log.info("endpoints read again from %s", new.settings.endpoints_file)
                 continue

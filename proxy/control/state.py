@@ -12,6 +12,7 @@ from proxy.control.endpoints import Endpoints
 from proxy.control.heartbeats import HEARTBEAT_LIMIT
 from proxy.control.history import History
 from proxy.control.kernel_drops import kernel_drops_of
+from proxy.control.node import NodeKeeper
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.slot import Slot
 from proxy.control.sockets import ListenSockets
@@ -23,12 +24,18 @@ class State:
     """A view of the parts of a run; holds nothing of its own but the last minutes' rates."""
 
     def __init__(
-        self, configuration: Configuration, dns: DnsWorkers, relay: RelayWorkers, endpoints: Endpoints
+        self,
+        configuration: Configuration,
+        dns: DnsWorkers,
+        relay: RelayWorkers,
+        endpoints: Endpoints,
+        node: NodeKeeper | None = None,
     ) -> None:
         self.configuration = configuration
         self.dns = dns
         self.relay = relay
         self.endpoints = endpoints
+        self.node = node
         self.started = time.monotonic()
         self.history = History()
 
@@ -145,7 +152,7 @@ class State:
             },
             "udp": self.relay_status(),
             "watch": self.endpoints.status(),
-            "node": {"lease": {}},
+            "node": {"lease": {}} if self.node is None else self.node.status(),
         }
 
 

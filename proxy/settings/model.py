@@ -1,4 +1,4 @@
-"""A whole configuration as one value, and what follows from it: policies, what isn't acted on yet, schema."""
+"""A whole configuration as one value, and what follows from it: policies, schema."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
@@ -50,23 +50,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.dns is None and not self.udp
 
     @property
-    def not_yet(self) -> list[str]:
-        """What the file asks for and this version doesn't do, one message each."""
-        messages = []
-        if self.node.manage:
-            messages.append(
-                "node.manage: this version sets up nothing in the kernel; "
-                "the listen addresses must exist, and nothing fails over"
-            )
-        for number, zone in enumerate(self._zones):
-            messages += [
-                f"dns.zones[{number}].fallback: {address} is our own listener; not asked until node.manage works"
-                for address in zone.fallback
-                if address not in self._others(zone.fallback)
-            ]
-        return messages
-
-    @property
     def resolv_conf_paths(self) -> tuple[str, ...]:
         """The resolv.conf files that `dns_policy` needs to have been read."""
         forms = [zone.upstreams for zone in self._zones]
@@ -76,7 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     def wanted_ports(self) -> tuple[ServicePort, ...]:
         """The Services whose endpoints `dns_policy` and `relay_policies` need, each once."""
         zones = [zone.upstreams for zone in self._zones if isinstance(zone.upstreams, ServiceUpstreams)]
-        wanted = [_wanted(upstreams) for upstreams in zones]
+        wanted = [upstreams.wanted for upstreams in zones]
         wanted += filter(None, map(wanted_by, self.udp))
         return tuple(dict.fromkeys(wanted))
 
@@ -99,10 +82,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         for zone in self._zones:
             form, fallback = zone.upstreams, zone.fallback
             if isinstance(form, ServiceUpstreams):
-                wanted = _wanted(form)
-                address = service_address(wanted)
+                address = service_address(form.wanted)
                 fallback = tuple(dict.fromkeys([*([address] if address else []), *fallback]))
-                addresses = endpoints(wanted)
+                addresses = endpoints(form.wanted)
             else:
                 addresses = resolved[form.resolv_conf] if isinstance(form, ResolvConf) else form
             is_service = isinstance(form, ServiceUpstreams)
@@ -163,10 +145,6 @@ def wanted_by(relay: Relay) -> ServicePort | None:
     if relay.service is None or relay.port is None:
         return None
     return ServicePort(relay.service, relay.port)
-
-
-def _wanted(upstreams: ServiceUpstreams) -> ServicePort:
-    return ServicePort(upstreams.service, upstreams.port)
 
 
 def default_settings() -> Settings:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Struct, field
 
+from proxy.core.endpoints import ServicePort
 from proxy.settings import units
 from proxy.settings.kinds import WRONG, ListOf, Nullable, Schema, Section
 from proxy.settings.leaves import (
@@ -49,6 +50,11 @@ class ServiceUpstreams(Struct, frozen=True, kw_only=True):
 
     service: Annotated[str, Service(), "namespace/name of the Service."]
     port: Annotated[str | int, Port(), "The endpoints' port, by name or number."]
+
+    @property
+    def wanted(self) -> ServicePort:
+        """Whose endpoints these are."""
+        return ServicePort(self.service, self.port)
 
 
 class Upstreams:

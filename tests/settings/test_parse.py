@@ -239,12 +239,6 @@ def test_it_never_asks_a_service_address_that_it_listens_on():
     assert made.zones[0].fallback == ()
 
 
-def test_it_says_what_this_version_does_not_do_yet():
-    assert parse("dns: {}").not_yet == []
-    messages = parse(DESIGN).not_yet
-    assert [message.split(":")[0] for message in messages] == ["node.manage", "dns.zones[0].fallback"]
-
-
 def test_workers_share_out_the_cache() -> None:
     settings = parse("dns: {zones: [{suffix: ., upstreams: [192.0.2.1]}], cache: {size: 3MiB}}\nworkers: {dns: 3}")
     assert policy(settings).cache_bytes == 1 << 20

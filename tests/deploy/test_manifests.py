@@ -1,0 +1,85 @@
+"""The manifests: the API server takes each of them, and the configuration and the account in them are right."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from proxy.settings import parse
+from tests import peers
+from tests.testbed.control_plane import ControlPlane
+
+BASE = peers.ROOT / "deploy" / "base"
+PATHS = {
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
+    "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+}
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Everything that the kustomization lists, in its order."""
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    return [item for name in listed for item in yaml.safe_load_all((BASE / name).read_text())]
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    (found,) = [item for item in manifests() if item["kind"] == kind]
+    return found
+
+
+def container() -> dict[str, Any]:
+    (only,) = of_kind("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+def test_the_kustomization_lists_every_file_once() -> None:
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in BASE.iterdir())
+
+
+@pytest.mark.parametrize("manifest", manifests(), ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+def test_the_api_server_takes_it_whole(manifest: dict[str, Any], control_plane: ControlPlane) -> None:
+    """A server-side dry run that refuses unknown and repeated fields."""
+    manifest = {**manifest, "metadata": {**manifest["metadata"], "name": f"{manifest['metadata']['name']}-tried"}}
+    path = PATHS[manifest["kind"]].format(namespace=manifest["metadata"].get("namespace"))
+    made = control_plane.ask("POST", f"{path}?dryRun=All&fieldValidation=Strict", manifest)
+    assert made["metadata"]["uid"]
+
+
+def test_the_configuration_is_right() -> None:
+    settings = parse(of_kind("ConfigMap")["data"]["sidestep.yaml"])
+    assert settings.dns is not None
+    assert settings.dns.listen == ("169.254.20.10:53", "10.96.0.10:53")
+    assert settings.node.manage
+
+
+def test_probes_and_files_are_where_the_configuration_has_them() -> None:
+    settings = parse(of_kind("ConfigMap")["data"]["sidestep.yaml"])
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container()[probe]["httpGet"]
+        assert f"{asked['host']}:{asked['port']}" == settings.admin.listen
+    mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
+    assert str(Path(settings.admin.socket).parent) in mounts
+    assert container()["args"] == ["run", "--config", "/etc/sidestep/sidestep.yaml"]
+    assert "/etc/sidestep" in mounts
+
+
+def test_it_has_no_more_rights_than_it_needs() -> None:
+    context = container()["securityContext"]
+    assert context["capabilities"]["drop"] == ["ALL"]
+    names = {"NET_ADMIN", "NET_BIND_SERVICE", "SETUID", "SETGID", "SETPCAP", "KILL"}
+    assert set(context["capabilities"]["add"]) == names
+    assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert "privileged" not in context
+
+
+def test_the_image_tag_is_this_version() -> None:
+    version = re.search(r'__version__ = "(.*)"', (peers.ROOT / "proxy" / "__init__.py").read_text())
+    assert version is not None
+    assert container()["image"] == f"sidestep:{version[1]}"
