@@ -84,11 +84,11 @@ class Kernel:
             return []
         wanted = replace(self.wanted, listeners=self.listeners)
         by_kind = drift(wanted, found(), self._fingerprint)
-        for kind, these in by_kind.items():
-            self.repairs[kind] += len(these)
         troubles = [trouble for these in by_kind.values() for trouble in these]
         if troubles:
             self._carry_out()
+        for kind, these in by_kind.items():
+            self.repairs[kind] += len(these)
         return troubles
 
     def taken_over(self) -> bool:

@@ -312,10 +312,12 @@ def _entries(listing: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lasting(kind: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Without what changes by itself: handles, leases, counters."""
+    """Without what changes by itself: handles, leases, counters, the order in a hash."""
     kept = {key: part for key, part in value.items() if key != "handle"}
     if kind == "set" and value["name"].startswith(("lease", "arrived")):
         kept.pop("elem", None)
+    if "elem" in kept:
+        kept["elem"] = sorted(kept["elem"], key=json.dumps)
     return kept
 
 

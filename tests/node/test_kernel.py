@@ -1,0 +1,266 @@
+"""Plans carried out in a network namespace: what is there afterwards, and what nobody may touch."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.node import addresses as node_addresses
+from proxy.node import nft
+from proxy.node.kernel import Kernel, clean_up
+from proxy.node.nft import NodeError
+from proxy.node.plan import Address
+from proxy.node.table import NodeListener
+from tests.node.network import (
+    COREDNS,
+    COREDNS6,
+    LINK_LOCAL,
+    LINK_LOCAL6,
+    SERVICE,
+    a_namespace,
+    addresses,
+    flows,
+    rules,
+    run,
+)
+
+OWN = NodeListener(LINK_LOCAL, "udp", fallback=(COREDNS,))
+OWN6 = NodeListener(LINK_LOCAL6, "udp", fallback=(COREDNS6,))
+OF_SERVICE = NodeListener(SERVICE, "udp", service=True)
+STATSD = NodeListener("169.254.20.11:8125", "udp", relay=True)
+ALL = [OWN, OWN6, OF_SERVICE, STATSD]
+
+
+@pytest.fixture(autouse=True)
+def _namespace() -> Iterator[None]:
+    with a_namespace():
+        yield
+
+
+def kernel(run: str = "one") -> Kernel:
+    return Kernel("sidestep0", run)
+
+
+def ips() -> set[str]:
+    return {address.partition("/")[0] for address in addresses()} - {"127.0.0.1", "::1"}
+
+
+def test_set_up_brings_table_and_addresses() -> None:
+    kernel().set_up(ALL, 0.5)
+    assert "table inet sidestep" in rules()
+    assert ips() == {"169.254.20.10", "169.254.20.11", "10.96.0.10", "fd00:169::10"}
+
+
+def test_set_up_again_changes_nothing() -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    one.settle()
+    before = rules()
+    one.set_up(ALL, 0.5)
+    one.settle()
+    assert rules() == before
+    assert one.repair() == []
+
+
+def test_a_new_run_takes_over_what_a_killed_one_left() -> None:
+    kernel("killed").set_up([OWN, OF_SERVICE], 0.5)
+    run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'")
+    new = kernel("new")
+    new.set_up([OWN, STATSD], 0.7, take_over=True)
+    assert "169.254.20.10 . udp . 53" in run("nft list set inet sidestep lease4")
+    assert "timeout 700ms" in rules()
+    assert "10.96.0.10" in ips()
+    new.settle()
+    assert ips() == {"169.254.20.10", "169.254.20.11"}
+    assert rules().count("table inet sidestep") == 1
+
+
+def test_a_table_of_another_version_is_replaced() -> None:
+    run(
+        "nft add table inet sidestep; nft add set inet sidestep lease4 '{ type ipv4_addr; }';"
+        "nft add chain inet sidestep old '{ type filter hook input priority 5; policy accept; }';"
+        "nft add rule inet sidestep old ip daddr @lease4 drop"
+    )
+    kernel().set_up(ALL, 0.5)
+    assert "chain old" not in rules()
+    assert "@lease4 notrack" in rules()
+
+
+def test_what_others_made_stays_untouched() -> None:
+    run(
+        "nft add table inet other; nft add chain inet other sidestep;"
+        "nft add table ip sidestep; nft add chain ip sidestep prerouting;"
+        "ip addr add 169.254.20.11/32 dev lo; ip addr add 192.0.2.1/32 dev lo"
+    )
+    others = rules()
+    one = kernel()
+    one.set_up([*ALL, NodeListener("192.0.2.1:53", "tcp", fallback=(COREDNS,))], 0.5)
+    one.settle()
+    one.take_down()
+    clean_up(ALL, "sidestep0")
+    assert rules() == others
+    assert ips() == {"169.254.20.11", "192.0.2.1"}
+
+
+def test_without_listeners_there_is_nothing() -> None:
+    one = kernel()
+    one.set_up([NodeListener("127.0.0.1:53", "udp"), NodeListener("0.0.0.0:53", "tcp")], 0.5)
+    assert rules() == ""
+    assert one.repair() == []
+    one.take_down()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("nft flush ruleset", "the table inet sidestep is gone"),
+        ("nft flush chain inet sidestep prerouting", "the table inet sidestep was changed"),
+        ("nft add element inet sidestep bare4 '{ 10.96.0.10 . udp . 53 }'", "the table inet sidestep was changed"),
+        ("ip addr del 169.254.20.10/32 dev lo", "the address 169.254.20.10 is gone"),
+        ("ip link set lo down", "the address 169.254.20.10 is gone"),
+    ],
+)
+def test_damage_is_found_and_repaired(damage: str, found: str) -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    before, had = run("nft -s list ruleset"), ips()
+    run(damage)
+    assert found in one.repair()
+    assert run("nft -s list ruleset") == before
+    assert ips() == had
+    assert one.repair() == []
+    assert sum(one.repairs.values()) >= 1
+
+
+def test_a_lease_and_the_packets_of_others_are_no_damage() -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'; nft add table inet other")
+    assert one.repair() == []
+
+
+def test_of_two_runs_the_later_one_has_it() -> None:
+    old, new = kernel("old"), kernel("new")
+    old.set_up(ALL, 0.5)
+    new.set_up(ALL[:2], 0.5, take_over=True)
+    before = rules()
+    assert old.taken_over()
+    assert old.repair() == []
+    old.set_up([OWN], 0.5)
+    old.switch("draining")
+    old.settle()
+    old.take_down()
+    assert rules() == before
+    assert not new.taken_over()
+
+
+def test_the_old_run_takes_it_back_if_the_new_one_failed() -> None:
+    old, new = kernel("old"), kernel("new")
+    old.set_up(ALL, 0.5)
+    new.set_up(ALL[:2], 0.5, take_over=True)
+    old.set_up(ALL, 0.5, take_over=True)
+    assert new.taken_over()
+    assert not old.taken_over()
+
+
+def test_other_listeners_come_before_the_old_ones_go() -> None:
+    one = kernel()
+    one.set_up([OWN], 0.5)
+    one.set_up([STATSD], 0.5)
+    assert ips() == {"169.254.20.10", "169.254.20.11"}
+    assert f"{OWN.element} : goto" in rules()
+    one.settle()
+    assert ips() == {"169.254.20.11"}
+    assert "169.254.20.10" not in rules()
+
+
+def test_a_stop_leaves_our_own_addresses_with_their_fallback() -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    one.take_down()
+    left = rules()
+    assert ips() == {"169.254.20.10", "169.254.20.11", "fd00:169::10"}
+    assert "10.96.0.10" not in left
+    assert f"{OWN.element} : goto" in left
+    assert f"{OWN6.element} : goto" in left
+    assert "update @lease" not in left
+
+
+def test_a_stop_leaves_nothing_of_services_alone() -> None:
+    one = kernel()
+    one.set_up([OF_SERVICE], 0.5)
+    one.take_down()
+    assert (rules(), ips()) == ("", set())
+
+
+def test_clean_up_takes_everything_away_and_finds_nothing_more() -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    one.take_down()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        run("ip route add 10.244.1.2 dev lo")
+        client.sendto(b"?", ("169.254.20.10", 53))
+    assert len(flows("169.254.20.10")) == 1
+    removed = clean_up([], "sidestep0")
+    assert "table inet sidestep" in removed
+    assert "address 169.254.20.10 on lo" in removed
+    assert "1 conntrack entries" in removed
+    assert (rules(), ips(), flows("169.254.20.10")) == ("", set(), [])
+    assert clean_up([], "sidestep0") == []
+
+
+def test_flows_that_conntrack_pinned_to_us_are_forgotten() -> None:
+    run("nft add table inet other; nft 'add chain inet other in { type filter hook input priority 0; }'")
+    run("nft add rule inet other in ct state new accept; ip addr add 169.254.20.10/32 dev lo")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"?", ("169.254.20.10", 53))
+        assert len(flows("169.254.20.10")) == 1
+        kernel().set_up([OWN], 0.5)
+        assert flows("169.254.20.10") == []
+
+
+def test_an_interface_that_is_there_is_used_and_not_removed() -> None:
+    run("ip link add sidestep0 type veth peer name other0")
+    one = kernel()
+    one.set_up([OWN], 0.5)
+    assert one.interface == "sidestep0"
+    assert Address("169.254.20.10", "sidestep0") in node_addresses.present()
+    clean_up([OWN], "sidestep0")
+    assert "169.254.20.10" not in ips()
+    assert "sidestep0" in run("ip link")
+
+
+@pytest.fixture
+def fake_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "nft"
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (
+            "netlink: Error: cache initialization failed: Protocol not supported",
+            "no nf_tables.*iptables cannot hold a lease.*node.manage: false",
+        ),
+        ("Error: Could not process rule: Operation not supported", "no nf_tables.*iptables cannot hold a lease"),
+        ("Operation not permitted (you must be root)", "CAP_NET_ADMIN"),
+        ("Error: syntax error", "nft refused: Error: syntax error"),
+    ],
+)
+def test_what_is_in_the_way_is_told_with_advice(fake_nft: Path, says: str, told: str) -> None:
+    fake_nft.write_text(f"#!/bin/sh\necho '{says}' >&2; exit 1\n")
+    fake_nft.chmod(fake_nft.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(NodeError, match=told):
+        kernel().set_up([OWN], 0.5)
+    assert ips() == set()
+
+
+def test_a_node_without_nft_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(NodeError, match=r"nft is missing; install .*iptables cannot hold a lease"):
+        kernel().set_up([OWN], 0.5)
