@@ -151,7 +151,7 @@ class Reflector:
         if how is Ended.SILENT:
             # A server that was restored from an older state says nothing until it has caught up with our version.
             self._must_list = fruitless
-            return False
+            return True
         short = now - self._started < self._timing.shortest_watch
         if fruitless and (how is Ended.BROKEN or (how is Ended.CLOSED and short)):
             self._fruitless += 1

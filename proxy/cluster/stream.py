@@ -135,6 +135,9 @@ class Stream:
             how, retry_after = _how(error), error.retry_after
             if how is Ended.REFUSED and request.what == "watch_list":
                 _log.info("%s; slices are listed instead", error)
+            elif how is Ended.SILENT and request.what == "watch":
+                # Where nothing changes and etcd tells no progress there are no bookmarks: it may be well. Look anew.
+                self._troubles.add(error.reason, str(error))
             else:
                 self._fail(error.reason, str(error))
         except Exception as error:

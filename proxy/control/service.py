@@ -25,7 +25,13 @@ from proxy.control.node_listeners import node_listeners
 from proxy.control.notify import notify
 from proxy.control.probe import Readiness, loopback_for, new_secret
 from proxy.control.relay_workers import RelayWorkers
-from proxy.control.sockets import ListenSockets, raise_descriptor_limit, relay_transports, split_address
+from proxy.control.sockets import (
+    RELAY_RECEIVE_BUFFER,
+    ListenSockets,
+    raise_descriptor_limit,
+    relay_transports,
+    split_address,
+)
 from proxy.control.state import State
 from proxy.control.unix_sockets import remove_unix
 from proxy.control.workers import Workers
@@ -70,7 +76,7 @@ class Service:
         self._configuration = configuration
         self._log_handler = log_handler
         self._dns_sockets = ListenSockets()
-        self._relay_sockets = ListenSockets("udp[].listen", relay_transports)
+        self._relay_sockets = ListenSockets("udp[].listen", relay_transports, RELAY_RECEIVE_BUFFER)
         self._dns = DnsWorkers(self._dns_sockets, log_format, worker_command)
         self._relay = RelayWorkers(self._relay_sockets, log_format, worker_command)
         self._endpoints = Endpoints(self._give_out)

@@ -242,6 +242,7 @@ async def test_item_11_a_stream_without_event_or_bookmark_is_dead(server: FakeAp
         server.answer_next(silent, "watch")
         server.end_watches()
         await follower.until(lambda: follower.informer.status().problems.get("silence"))
+        assert (follower.informer.status().error, follower.informer.status().restarts) == (None, 0)
         await server.put(endpoint_slice("statsd", ["10.1.0.2"]))
         await follower.knows("10.1.0.2")
 
