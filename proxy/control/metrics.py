@@ -64,6 +64,7 @@ class OwnNames(Collector):
         yield from self._of_upstreams()
         yield from self._of_relays()
         yield from self._of_watch()
+        yield from self._of_node()
         yield from self._of_configuration()
 
     def _of_workers(self) -> Iterator[Metric]:
@@ -166,6 +167,31 @@ class OwnNames(Collector):
             for reason, count in watch["problems"].items():
                 problems.add_metric([reason], count)
             yield problems
+
+    def _of_node(self) -> Iterator[Metric]:
+        if self._state.node is None:
+            return
+        node = self._state.node.status()
+        held = GaugeMetricFamily(
+            "sidestep_lease_held", "1 while the kernel sends the listener's packets here.", labels=["listener"]
+        )
+        for listener, state in node["lease"].items():
+            if state != "none":
+                held.add_metric([listener], float(state == "held"))
+        lost = CounterMetricFamily(
+            "sidestep_lease_lost", "Times that a listener lost its lease.", labels=["listener"]
+        )
+        for listener in node["lease"]:
+            lost.add_metric([listener], node["lost"].get(listener, 0))
+        repairs = CounterMetricFamily(
+            "sidestep_node_repairs", "Times that somebody else's change was put right.", labels=["what"]
+        )
+        for what, count in node["repairs"].items():
+            repairs.add_metric([what], count)
+        yield from (held, lost, repairs)
+        yield GaugeMetricFamily(
+            "sidestep_node_draining", "1 while `sidestep drain` holds the leases down.", value=float(node["draining"])
+        )
 
     def _of_configuration(self) -> Iterator[Metric]:
         configuration = self._state.configuration

@@ -45,6 +45,7 @@ def _of_the_run(status: dict[str, Any]) -> Iterator[Table]:
             for worker in status["workers"]
         ],
     )
+    yield Table("leases", ("listener", "state"), list(status["node"]["lease"].items()))
     watch = status["watch"]
     yield Table(
         "endpoints from",
@@ -150,6 +151,16 @@ def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
         for endpoint in relay["endpoints"]
         if endpoint["state"] == "ejected"
     ]
+    node = status["node"]
+    found += [
+        f"{listener} has no lease: the kernel sends its packets elsewhere"
+        for listener, state in node["lease"].items()
+        if state == "lost"
+    ]
+    if node.get("draining"):
+        found.append("drained: `sidestep undrain` lets it back into the path")
+    if node.get("error"):
+        found.append(f"the kernel's set-up: {node['error']}")
     watch = status["watch"]
     if watch.get("error"):
         found.append(f"endpoints are those of {watch['age_seconds'] or 0:.0f} s ago: {watch['error']}")
