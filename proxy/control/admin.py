@@ -17,7 +17,7 @@ from proxy.control import metrics
 from proxy.control.explain_statsd import explain_line
 from proxy.control.handover import Giver
 from proxy.control.page import page
-from proxy.control.probe import Readiness
+from proxy.control.readiness import Readiness
 from proxy.control.records import records
 from proxy.control.state import State
 from proxy.core.explanation import question

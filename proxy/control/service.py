@@ -23,7 +23,8 @@ from proxy.control.handover import Estate, Giver, Handed, Predecessor, find_pred
 from proxy.control.node import NodeKeeper
 from proxy.control.node_listeners import node_listeners
 from proxy.control.notify import notify
-from proxy.control.probe import Readiness, loopback_for, new_secret
+from proxy.control.probe import loopback_for, new_secret
+from proxy.control.readiness import Readiness
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import (
     RELAY_RECEIVE_BUFFER,

@@ -20,7 +20,7 @@ from proxy.control.configuration import Configuration
 from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.handover import Estate, Giver
-from proxy.control.probe import Readiness
+from proxy.control.readiness import Readiness
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import ListenSockets, relay_transports
 from proxy.control.state import State
