@@ -39,6 +39,8 @@ class Endpoints:
         self._switched = asyncio.Event()
         self._current: dict[ServicePort, tuple[Endpoint, ...]] = {}
         self._delayed: asyncio.TimerHandle | None = None
+        self._looking = False
+        """A look is due in this turn of the loop."""
         self._looping: set[str] = set()
         self._read_at = time.monotonic()
 
@@ -139,7 +141,14 @@ class Endpoints:
         return self._loaded.slices or ()
 
     def _refresh(self) -> None:
-        """Something changed: apply it now if anything that is used went away or nothing was usable, else soon."""
+        """Something changed: look at it once all of what has come is heard, which may be many events."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        """Apply what changed now if anything that is used went away or nothing was usable, else soon."""
+        self._looking = False
         new = self._now()
         if new == self._current:
             return
