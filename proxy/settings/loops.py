@@ -12,12 +12,11 @@ def own_listener(address: str, listeners: Iterable[str]) -> str | None:
 
     A listener on every address is meant by any address that this machine has now.
     """
-    ip, port = split_address(address)
+    # Not parsed unless it must be: a change of a thousand endpoints asks a thousand times, with each listener.
+    host, _, port = address.rpartition(":")
+    everywhere = f"[::]:{port}" if host.startswith("[") else f"0.0.0.0:{port}"
     for listener in listeners:
-        if listener == address:
-            return listener
-        listening, at = split_address(listener)
-        if at == port and listening.version == ip.version and listening.is_unspecified and _is_here(ip):
+        if listener == address or (listener == everywhere and _is_here(split_address(address)[0])):
             return listener
     return None
 
