@@ -371,8 +371,9 @@ class Service:
             self._reload.clear()
             old = self._configuration.now
             try:
-                # Also of what turns out to be wrong: a file that is missing may come.
-                new = load(self._configuration.path, self._files.watch)
+                # Also of what turns out to be wrong: a file that is missing may come. Thousands of endpoints take
+                # seconds to read, and a mount that hangs takes for ever; nothing else waits for it.
+                new = await asyncio.to_thread(load, self._configuration.path, self._files.watch)
                 await self._change_over(new)
             except CannotRun as error:
                 self._configuration.error = str(error)

@@ -243,6 +243,24 @@ async def test_a_file_of_endpoints_that_is_wrong_is_told_and_the_last_good_one_s
     assert "nowhere" in (await run.status())["config"]["error"]
 
 
+async def test_a_file_of_endpoints_that_takes_for_ever_keeps_nothing_else_waiting(
+    run: Relaying, sinks: list[Sink]
+) -> None:
+    run.relay(slice_of(sinks[0].address))
+    await run.start()
+    run.endpoints.unlink()
+    os.mkfifo(run.endpoints)
+    run.process.send_signal(signal.SIGHUP)
+    # Opened for reading: from now on the run waits for somebody who writes.
+    writer = await asyncio.to_thread(os.open, run.endpoints, os.O_WRONLY)
+    assert (await run.status())["watch"]["source"] == "file"
+    run.send("a:1|c")
+    await sinks[0].received(1)
+    os.write(writer, json.dumps(slice_of(sinks[1].address)).encode())
+    os.close(writer)
+    await run.applied(**{sinks[1].address: "ready"})
+
+
 async def test_a_service_without_slices_is_named_and_no_reason_to_be_unready(run: Relaying) -> None:
     run.relay(slice_of("127.0.0.2:8125", service="other"))
     await run.start()
