@@ -318,6 +318,31 @@ def undrain(config: Path | None, output: str) -> None:
 @main.command()
 @_config
 @_output
+def plan(config: Path | None, output: str) -> None:
+    """What a start would set up in this node's kernel, and what of it stays after a stop."""
+    from proxy.control.node_commands import Planned
+
+    planned = Planned(config)
+    click.echo(json.dumps(planned.json(), indent=2) if output == "json" else "\n".join(planned.text()))
+
+
+@main.command()
+@_config
+@_output
+def cleanup(config: Path | None, output: str) -> None:
+    """Take away everything that sidestep left on this node; none may run."""
+    from proxy.control.node_commands import cleanup as clean_up
+
+    removed = clean_up(config)
+    if output == "json":
+        click.echo(json.dumps({"removed": removed}))
+    else:
+        click.echo("\n".join(f"removed {thing}" for thing in removed) or "nothing was left")
+
+
+@main.command()
+@_config
+@_output
 def version(config: Path | None, output: str) -> None:
     """Print the version."""
     click.echo(json.dumps({"version": __version__}) if output == "json" else f"sidestep {__version__}")

@@ -9,13 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.control.configuration import Loaded
 from proxy.core.endpoint_choice import endpoints_of, must_apply, place_zone, service_address, usable
-from proxy.core.endpoints import Endpoint, Place, ServicePort, Slice
+from proxy.core.endpoints import Endpoint, Place, Service, ServicePort, Slice
 from proxy.settings import own_listener
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ SNAPSHOT_FILE = "endpoints.json"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ForKernel:
+    """One Service's port as the kernel falls back to it: DNAT can't change the IP family, so it needs both."""
+
+    usable: tuple[str, ...] = ()
+    ips: frozenset[str] = frozenset()
+    """The Service's own."""
+
+
 class Endpoints:
     """The endpoints of every Service that the configuration names; `applied` is called when others are to be used."""
 
@@ -38,6 +48,7 @@ class Endpoints:
         self._informer: Informer | None = None
         self._switched = asyncio.Event()
         self._current: dict[ServicePort, tuple[Endpoint, ...]] = {}
+        self._for_kernel: dict[ServicePort, ForKernel] = {}
         self._delayed: asyncio.TimerHandle | None = None
         self._looking = False
         """A look is due in this turn of the loop."""
@@ -61,6 +72,7 @@ class Endpoints:
             saved = SavedSnapshot(Path(loaded.settings.admin.socket).parent / SNAPSHOT_FILE, loaded.access.server)
             self._switch(Informer(loaded.access, services, self._refresh, saved=saved))
         self._current = self._now()
+        self._for_kernel = self._now_for_kernel()
 
     async def run(self) -> None:
         """Keep listening to the API server, wherever the configuration says it is, until cancelled."""
@@ -82,8 +94,12 @@ class Endpoints:
 
     def service_address(self, wanted: ServicePort) -> str | None:
         """The Service's own `ip:port`, where the API server told it."""
-        service = None if self._informer is None else self._informer.service(wanted.service)
+        service = self._service(wanted)
         return None if service is None else service_address(service, wanted.port)
+
+    def for_kernel(self, wanted: ServicePort) -> ForKernel:
+        """What the kernel needs with `node.manage`."""
+        return self._for_kernel.get(wanted, ForKernel())
 
     def unknown(self) -> str | None:
         """Why endpoints are not known yet; those last heard of before a restart are known."""
@@ -150,7 +166,7 @@ class Endpoints:
         """Apply what changed now if anything that is used went away or nothing was usable, else soon."""
         self._looking = False
         new = self._now()
-        if new == self._current:
+        if new == self._current and self._now_for_kernel() == self._for_kernel:
             return
         if any(must_apply(self.of(wanted), endpoints) for wanted, endpoints in new.items()):
             self._apply()
@@ -162,20 +178,36 @@ class Endpoints:
             self._delayed.cancel()
             self._delayed = None
         self._current = self._now()
+        self._for_kernel = self._now_for_kernel()
         self._applied()
 
     def _now(self) -> dict[ServicePort, tuple[Endpoint, ...]]:
         slices = list(self._slices())
+        routable = lru_cache(maxsize=None)(_routable)
+        self._looping = set()
+        return {wanted: self._of(slices, wanted, routable) for wanted in self._loaded.settings.wanted_ports}
+
+    def _now_for_kernel(self) -> dict[ServicePort, ForKernel]:
+        if not self._loaded.settings.node.manage:
+            return {}
+        slices = list(self._slices())
+        families = [[found for found in slices if found.family == family] for family in ("IPv4", "IPv6")]
+        found = {}
+        for wanted in self._loaded.settings.wanted_ports:
+            addresses = [usable(self._of(family, wanted, lambda ip: True)) for family in families]
+            service = self._service(wanted)
+            ips = () if service is None else service.cluster_ips
+            found[wanted] = ForKernel((*addresses[0], *addresses[1]), frozenset(ips))
+        return found
+
+    def _of(self, slices: list[Slice], wanted: ServicePort, routable: Callable[[str], bool]) -> tuple[Endpoint, ...]:
         node = os.environ.get("NODE_NAME") or socket.gethostname()
         place = Place(node, os.environ.get("NODE_ZONE") or place_zone(slices, node))
-        routable = lru_cache(maxsize=None)(_routable)
-        found = {}
-        self._looping = set()
-        for wanted in self._loaded.settings.wanted_ports:
-            service = None if self._informer is None else self._informer.service(wanted.service)
-            endpoints = endpoints_of(slices, wanted, place, routable, service)
-            found[wanted] = tuple(endpoint for endpoint in endpoints if not self._is_loop(endpoint.address))
-        return found
+        endpoints = endpoints_of(slices, wanted, place, routable, self._service(wanted))
+        return tuple(endpoint for endpoint in endpoints if not self._is_loop(endpoint.address))
+
+    def _service(self, wanted: ServicePort) -> Service | None:
+        return None if self._informer is None else self._informer.service(wanted.service)
 
     def _is_loop(self, address: str) -> bool:
         """What we sent there would come back to us."""

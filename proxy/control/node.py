@@ -79,6 +79,8 @@ class NodeKeeper:
 
     async def run(self) -> None:
         """Probe every listener each `node.probe`, look after table and addresses, until cancelled."""
+        # What an earlier run left and this one has no use for could serve until here.
+        await self.settle()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_leases())

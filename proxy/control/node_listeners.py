@@ -7,34 +7,39 @@ from proxy.control.endpoints import Endpoints
 from proxy.node.table import NodeListener
 from proxy.settings import own_listener, wanted_by
 from proxy.settings.sections import DnsZone, ServiceUpstreams
+from proxy.settings.units import split_address
 
 
 def node_listeners(loaded: Loaded, endpoints: Endpoints) -> list[NodeListener]:
     """One for each address and transport, with the endpoints of now."""
     settings = loaded.settings
     zones = settings.dns.zones if settings.dns else ()
-    services = _service_addresses(loaded, endpoints, zones)
     resolvers = _resolvers(loaded, endpoints, zones)
     listeners = [
-        NodeListener(address, transport, address in services, resolvers)
+        NodeListener(address, transport, _is_service(address, loaded, endpoints), resolvers)
         for address in loaded.listen
         for transport in ("udp", "tcp")
     ]
     for relay in settings.udp:
         wanted = wanted_by(relay)
-        targets = () if wanted is None else endpoints.usable(wanted)
+        targets = () if wanted is None else endpoints.for_kernel(wanted).usable
         listeners += [
-            NodeListener(address, "udp", address in services, targets, relay=True)
+            NodeListener(address, "udp", _is_service(address, loaded, endpoints), targets, relay=True)
             for address in relay.listen
             if not address.startswith("unix:")
         ]
     return listeners
 
 
-def _service_addresses(loaded: Loaded, endpoints: Endpoints, zones: Sequence[DnsZone]) -> set[str]:
-    """Addresses that are Services': the API server said so, or a zone falls back to a listener of ours."""
-    told = [endpoints.service_address(wanted) for wanted in loaded.settings.wanted_ports]
-    return {address for address in told if address} | {address for zone in zones for address in zone.fallback}
+def _is_service(address: str, loaded: Loaded, endpoints: Endpoints) -> bool:
+    """Whether a Service has this IP: the API server said so, or a zone falls back to it though we listen there."""
+    zones = loaded.settings.dns.zones if loaded.settings.dns else ()
+    return _is_told(address, loaded, endpoints) or any(address in zone.fallback for zone in zones)
+
+
+def _is_told(address: str, loaded: Loaded, endpoints: Endpoints) -> bool:
+    ip = str(split_address(address)[0])
+    return any(ip in endpoints.for_kernel(wanted).ips for wanted in loaded.settings.wanted_ports)
 
 
 def _resolvers(loaded: Loaded, endpoints: Endpoints, zones: Sequence[DnsZone]) -> tuple[str, ...]:
@@ -42,11 +47,11 @@ def _resolvers(loaded: Loaded, endpoints: Endpoints, zones: Sequence[DnsZone]) -
     by_length = sorted(zones, key=lambda zone: -len(zone.suffix))
     for zone in by_length:
         if isinstance(zone.upstreams, ServiceUpstreams):
-            usable = endpoints.usable(zone.upstreams.wanted)
+            usable = endpoints.for_kernel(zone.upstreams.wanted).usable
             if usable:
                 return usable
     for addresses in (*(zone.fallback for zone in by_length), *(_listed(loaded, zone) for zone in by_length)):
-        others = _others(loaded, addresses)
+        others = _others(loaded, endpoints, addresses)
         if others:
             return others
     return ()
@@ -60,5 +65,10 @@ def _listed(loaded: Loaded, zone: DnsZone) -> tuple[str, ...]:
     return loaded.nameservers[zone.upstreams.resolv_conf]
 
 
-def _others(loaded: Loaded, addresses: Iterable[str]) -> tuple[str, ...]:
-    return tuple(address for address in addresses if own_listener(address, loaded.listen) is None)
+def _others(loaded: Loaded, endpoints: Endpoints, addresses: Iterable[str]) -> tuple[str, ...]:
+    """Those that a packet gets to: of two DNATs the kernel does one, so a Service's IP is none."""
+    return tuple(
+        address
+        for address in addresses
+        if own_listener(address, loaded.listen) is None and not _is_told(address, loaded, endpoints)
+    )

@@ -97,6 +97,12 @@ def remove_link(interface: str) -> bool:
     return False
 
 
+def link_exists(interface: str) -> bool:
+    """Whether this namespace has it. Raises NodeError."""
+    with _netlink(f"look for the interface {interface}") as route:
+        return bool(route.link_lookup(ifname=interface))
+
+
 def link_is_ours(interface: str) -> bool:
     """Whether we made it. Raises NodeError."""
     with _netlink(f"look for the interface {interface}") as route:

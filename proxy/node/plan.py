@@ -137,6 +137,8 @@ def as_text(wanted: Wanted, found: Found, planned: Plan, stay: Sequence[str]) ->
         yield f"listener {listener.name}: {_fate(listener)}"
     if planned.table is None:
         yield f"no table {TABLE}"
+    elif _as_wanted(found, planned):
+        yield f"table {TABLE} is there as wanted; a start writes the same again"
     else:
         what = "is replaced" if found.table is not None else "is made"
         yield f"table {TABLE} {what}, in one transaction:"
@@ -153,6 +155,7 @@ def as_json(wanted: Wanted, found: Found, planned: Plan, stay: Sequence[str]) ->
         "table": {
             "name": TABLE,
             "present": found.table is not None,
+            "as_wanted": _as_wanted(found, planned),
             "transaction": planned.transaction.splitlines(),
         },
         "addresses": {
@@ -166,6 +169,15 @@ def as_json(wanted: Wanted, found: Found, planned: Plan, stay: Sequence[str]) ->
         ],
         "stays": list(stay),
     }
+
+
+def _as_wanted(found: Found, planned: Plan) -> bool:
+    return (
+        found.table is not None
+        and planned.table is not None
+        and not found.table.other
+        and found.table.digest == planned.table.digest
+    )
 
 
 def _fate(listener: NodeListener) -> str:

@@ -1,0 +1,117 @@
+"""`sidestep plan`, a run, its stop and `sidestep cleanup`, as processes on a node of network namespaces."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.control.eventually import eventually
+from tests.control.sidestep import command
+from tests.node.network import COREDNS, LINK_LOCAL, SERVICE, Network, a_network, addresses, rules
+from tests.node.network import run as run_shell
+from tests.node.running import Running
+
+CONFIG = """
+dns:
+  listen: ["169.254.20.10:53", "10.96.0.10:53", "127.0.0.1:53"]
+  zones:
+    - suffix: .
+      upstreams: {{service: kube-system/kube-dns, port: 53}}
+      fallback: ["10.96.0.10:53"]
+endpoints_file: {endpoints}
+node: {{lease: 300ms, probe: 50ms}}
+admin: {{listen: "127.0.0.1:9253", socket: {directory}/sidestep/admin.sock}}
+"""
+ENDPOINTS = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kube-dns-1, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+ports: [{name: dns, port: 53, protocol: UDP}]
+endpoints: [{addresses: [10.244.1.2], conditions: {ready: true}}]
+"""
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with a_network() as network:
+        yield network
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "endpoints.yaml").write_text(ENDPOINTS)
+    file = tmp_path / "sidestep.yaml"
+    file.write_text(CONFIG.format(endpoints=tmp_path / "endpoints.yaml", directory=tmp_path))
+    return file
+
+
+def stay_lines(out: str) -> set[str]:
+    return {line.partition(": ")[2] for line in out.splitlines() if "stays" in line}
+
+
+async def test_plan_says_what_would_be_done_and_does_nothing(network: Network, config: Path) -> None:
+    before = rules(), addresses()
+    code, out, err = await command("plan", "--config", str(config))
+    assert (code, err) == (0, "")
+    assert "add address 169.254.20.10 to lo" in out
+    assert f"dnat ip to {COREDNS}" in out
+    assert "listener 10.96.0.10:53/udp: without lease to kube-proxy" in out
+    assert "listener 127.0.0.1:53/udp: no lease" in out
+    assert stay_lines(out) == {"address 169.254.20.10", "table inet sidestep"}
+    assert (rules(), addresses()) == before
+    _, out, _ = await command("plan", "--config", str(config), "-o", "json")
+    planned = json.loads(out)
+    assert planned["stays"] == ["address 169.254.20.10", "table inet sidestep"]
+    assert {one["address"] for one in planned["addresses"]["add"]} == {"169.254.20.10", "10.96.0.10"}
+
+
+async def test_plan_without_node_manage_has_nothing_to_say(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("dns: {}\n")
+    assert await command("plan", "--config", str(file)) == (
+        0,
+        "node.manage is off: nothing would be set up in the kernel\n",
+        "",
+    )
+
+
+async def test_what_stays_is_what_plan_says_and_cleanup_takes_it_away(network: Network, config: Path) -> None:
+    before = rules(), sorted(addresses())
+    _, planned, _ = await command("plan", "--config", str(config))
+    with Running(config) as run:
+        client = network.client(LINK_LOCAL, "udp", inside=network.pod)
+        await eventually(lambda: run.ready())
+        assert client.ask(5) != "coredns"
+        code, out, err = await command("cleanup", "--config", str(config))
+        assert (code, out) == (2, "")
+        assert "stop it first" in err
+        _, out, _ = await command("plan", "--config", str(config))
+        assert "table inet sidestep is there as wanted" in out
+        assert run.terminate() == 0
+    assert stay_lines(planned) == {"address 169.254.20.10", "table inet sidestep"}
+    assert set(addresses()) - set(before[1]) == {"169.254.20.10/32"}
+    assert run_shell("nft list tables") == "table inet sidestep\n"
+    assert client.ask(5) == "coredns"
+
+    code, out, err = await command("cleanup", "--config", str(config))
+    assert (code, err) == (0, "")
+    assert "removed table inet sidestep" in out
+    assert "removed address 169.254.20.10 on lo" in out
+    assert (rules(), sorted(addresses())) == before
+    assert await command("cleanup", "--config", str(config)) == (0, "nothing was left\n", "")
+
+
+async def test_cleanup_after_a_sigkill_leaves_nothing(network: Network, config: Path, tmp_path: Path) -> None:
+    before = rules(), sorted(addresses())
+    with Running(config) as run:
+        await eventually(lambda: run.ready())
+        run.kill()
+    assert f"{SERVICE.partition(':')[0]}/32" in addresses()
+    await eventually(lambda: not run.anything_runs())
+    _, out, _ = await command("cleanup", "--config", str(config), "-o", "json")
+    removed = json.loads(out)["removed"]
+    assert f"file {tmp_path}/sidestep/admin.sock" in removed
+    assert (rules(), sorted(addresses())) == before
+    assert not (tmp_path / "sidestep").exists()

@@ -1,0 +1,186 @@
+"""Which rules listeners need in each mode, as text, and what is read from nft's listing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.node.table import MOST_ENDPOINTS, NodeListener, Table, arrived, listened, read, table, transaction
+
+OWN = NodeListener("169.254.20.10:53", "udp", fallback=("10.244.1.2:53", "[fd00::2]:53", "10.244.1.3:53"))
+OWN6 = NodeListener("[fd00:169::10]:53", "tcp", fallback=("10.244.1.2:53", "[fd00::2]:53"))
+BARE = NodeListener("169.254.20.10:8125", "udp", relay=True)
+OF_SERVICE = NodeListener("10.96.0.10:53", "udp", service=True)
+
+
+def rules(made: Table, chain: str) -> tuple[str, ...]:
+    return made.chains.get(chain, ("", ()))[1]
+
+
+def all_rules(made: Table) -> list[str]:
+    return [rule for _, rules in made.chains.values() for rule in rules]
+
+
+def test_a_listener_has_parts() -> None:
+    one = NodeListener("[fe80::1%eth0]:53", "tcp")
+    assert (one.ip, one.interface, one.port, one.version) == ("fe80::1", "eth0", 53, 6)
+    assert one.element == "fe80::1 . tcp . 53"
+    assert one.name == "[fe80::1%eth0]:53/tcp"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:53", "[::]:53", "127.0.0.1:53", "[::1]:53"])
+def test_wildcards_and_loopback_have_no_part_in_it(address: str) -> None:
+    assert not NodeListener(address, "udp").leasable
+    assert all_rules(table([NodeListener(address, "udp")], "serving", 0.5)) == []
+
+
+def test_endpoints_are_of_the_listeners_family_and_not_too_many() -> None:
+    assert OWN.endpoints == ("10.244.1.2:53", "10.244.1.3:53")
+    assert OWN6.endpoints == ("[fd00::2]:53",)
+    many = NodeListener("169.254.20.10:53", "udp", fallback=tuple(f"10.0.{n}.1:53" for n in range(200)))
+    assert len(many.endpoints) == MOST_ENDPOINTS
+
+
+def test_each_endpoint_is_as_likely() -> None:
+    three = NodeListener("169.254.20.10:53", "udp", fallback=("10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"))
+    made = table([three], "serving", 0.5)
+    (chain,) = [name for name in made.chains if name.startswith("to_")]
+    assert rules(made, chain) == (
+        "meta l4proto udp numgen random mod 3 0 dnat ip to 10.0.0.1:53",
+        "meta l4proto udp numgen random mod 2 0 dnat ip to 10.0.0.2:53",
+        "meta l4proto udp dnat ip to 10.0.0.3:53",
+    )
+    assert made.sets["own4"][1] == (f"{three.element} : goto {chain}",)
+
+
+def test_probes_come_before_leased_packets_and_those_before_answers() -> None:
+    out = rules(table([OWN], "serving", 0.5), "output")
+    assert [rule.split(" notrack")[0].split("@")[1].split()[0] for rule in out] == [
+        "listeners4",
+        "lease4",
+        "listeners4",
+        "listeners4",
+        "listeners4",
+    ]
+    assert out[0].startswith("meta mark 0x000051de")
+    assert "timeout 500ms" in out[2]
+    assert out[3].startswith("tcp flags & psh == psh")
+    assert all(rule.endswith("notrack") for rule in out)
+
+
+def test_only_data_refreshes_the_lease_of_tcp() -> None:
+    refreshing = [rule for rule in all_rules(table([OWN, OWN6], "serving", 0.5)) if "update" in rule]
+    assert len(refreshing) == 4
+    assert all(rule.startswith(("meta l4proto udp", "tcp flags & psh == psh")) for rule in refreshing)
+
+
+@pytest.mark.parametrize("mode", ["serving", "draining", "stopped"])
+@pytest.mark.parametrize("listener", [OWN, OWN6, BARE])
+def test_no_packet_to_our_own_listener_is_tracked_without_dnat(listener: NodeListener, mode: Any) -> None:
+    made = table([listener, OF_SERVICE], mode, 0.5)
+    version = listener.version
+    translated = any(element.startswith(listener.element) for element in made.sets[f"own{version}"][1])
+    untracked = listener.element in made.sets[f"bare{version}"][1]
+    assert translated != untracked
+    for hook in ("prerouting", "output"):
+        if translated:
+            assert any(f"@own{version}" in rule for rule in rules(made, f"own_{hook}"))
+        else:
+            assert any(f"@bare{version} notrack" in rule for rule in rules(made, hook))
+
+
+def test_a_service_is_left_to_kube_proxy_first() -> None:
+    with_endpoints = NodeListener("10.96.0.10:53", "udp", service=True, fallback=("10.244.1.2:53",))
+    made = table([with_endpoints], "serving", 0.5)
+    assert "priority -90" in made.chains["service_prerouting"][0]
+    assert made.sets["bare4"][1] == ()
+    assert not any("nat" in spec for spec, _ in table([OF_SERVICE], "serving", 0.5).chains.values())
+
+
+@pytest.mark.parametrize("mode", ["draining", "stopped"])
+def test_without_serving_no_answer_takes_a_lease(mode: Any) -> None:
+    made = table([OWN, OWN6, BARE, OF_SERVICE], mode, 0.5)
+    assert not any("@lease" in rule for rule in all_rules(made))
+    assert not made.holds_lease
+
+
+def test_a_drain_counts_what_still_arrives() -> None:
+    made = table([OWN, OF_SERVICE], "draining", 0.5)
+    assert made.sets["arrived4"][1] == (OF_SERVICE.element, OWN.element)
+    assert rules(made, "arriving")
+    assert not rules(table([OWN], "serving", 0.5), "arriving")
+
+
+def test_the_digest_tells_tables_apart() -> None:
+    one = table([OWN, BARE], "serving", 0.5)
+    assert one.digest == table([BARE, OWN], "serving", 0.5).digest
+    others = [table([OWN], "serving", 0.5), table([OWN, BARE], "draining", 0.5), table([OWN, BARE], "serving", 0.6)]
+    assert len({one.digest, *(other.digest for other in others)}) == 4
+
+
+def listing(*entries: dict[str, Any]) -> bytes:
+    return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *entries]}).encode()
+
+
+RUN = {"set": {"name": "run", "handle": 9, "comment": "sidestep schema 1 run abc table 0123"}}
+
+
+def test_a_listing_is_read() -> None:
+    present = read(listing(RUN, {"chain": {"name": "output"}}, {"map": {"name": "own4"}}))
+    assert (present.run, present.digest, present.other) == ("abc", "0123", False)
+    assert (present.sets, present.maps, present.chains) == ({"run"}, {"own4"}, {"output"})
+
+
+@pytest.mark.parametrize("comment", [None, "somebody's", "sidestep schema 7 run abc table 0123"])
+def test_a_table_of_others_or_another_version_is_told(comment: str | None) -> None:
+    entry = {"name": "run"} if comment is None else {"name": "run", "comment": comment}
+    assert read(listing({"set": entry})).other
+
+
+def test_the_fingerprint_changes_with_rules_and_not_with_leases() -> None:
+    lease = {"set": {"name": "lease4", "elem": [{"concat": ["169.254.20.10", "udp", 53]}]}}
+    rule = {"rule": {"chain": "output", "handle": 4, "expr": []}}
+    one = read(listing(RUN, {"set": {"name": "lease4"}}, rule)).fingerprint
+    assert read(listing(RUN, lease, {"rule": {**rule["rule"], "handle": 5}})).fingerprint == one
+    assert read(listing(RUN, lease)).fingerprint != one
+    elements: list[Any] = [{"concat": ["10.0.0.1", "udp", 1]}, {"concat": ["10.0.0.2", "tcp", 2]}]
+    sets = [{"set": {"name": "bare4", "elem": elem}} for elem in (elements, elements[::-1], elements[:1])]
+    prints = [read(listing(RUN, entry)).fingerprint for entry in sets]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_listeners_and_arrivals_are_read_by_name() -> None:
+    concat = [["169.254.20.10", "udp", 53], ["fd00::1", "tcp", 53]]
+    elements = [{"concat": one} for one in concat]
+    assert listened(listing({"set": {"name": "listeners4", "elem": elements}})) == {
+        "169.254.20.10:53/udp",
+        "[fd00::1]:53/tcp",
+    }
+    counted = [{"elem": {"val": {"concat": one}, "counter": {"packets": 7, "bytes": 9}}} for one in concat]
+    assert arrived(listing({"set": {"name": "arrived6", "elem": counted}})) == {
+        "169.254.20.10:53/udp": 7,
+        "[fd00::1]:53/tcp": 7,
+    }
+
+
+def test_a_transaction_keeps_the_leases_and_nothing_else() -> None:
+    before = read(
+        listing(RUN, *({"set": {"name": name}} for name in ("lease4", "bare4")), {"chain": {"name": "to_old"}})
+    )
+    text = transaction(table([OWN], "serving", 0.5), before, "new")
+    assert "flush set inet sidestep bare4" in text
+    assert "delete chain inet sidestep to_old" in text
+    assert "lease4" not in "".join(line for line in text.splitlines() if line.startswith(("flush", "delete")))
+    assert "run new" in text
+    drained = transaction(table([OWN], "draining", 0.5), before, "new")
+    assert "flush set inet sidestep lease4" in drained
+
+
+def test_a_table_of_another_version_is_made_anew() -> None:
+    before = read(listing({"set": {"name": "lease4"}}))
+    text = transaction(table([OWN], "serving", 0.5), before, "new")
+    assert text.splitlines()[:3] == [
+        "add table inet sidestep",
+        "delete table inet sidestep",
+        "add table inet sidestep",
+    ]
