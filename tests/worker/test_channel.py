@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -96,6 +97,23 @@ async def test_more_descriptors_than_one_packet_takes_arrive_together(pair: Pair
     message = await pair.worker.next()
     assert len(message.new) == len(pair.worker.fds) == many
     os.close(reading)
+
+
+async def test_a_worker_without_room_for_a_descriptor_ends_and_keeps_none(pair: Pair) -> None:
+    """Else it would go on without a listener that control believes it to have."""
+    before = set(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pair.control.channel.send(Configure(POLICY, [], [1, 2]), [0, 0])
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        async with asyncio.timeout(20):
+            await pair.worker.closed.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert pair.worker.heard.empty()
+    assert set(os.listdir("/proc/self/fd")) < before
 
 
 async def test_a_message_longer_than_the_socket_buffer_arrives_whole(pair: Pair) -> None:
