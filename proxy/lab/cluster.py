@@ -158,12 +158,14 @@ class Cluster:
         port_name: str = "main",
         protocols: Sequence[str] = ("UDP",),
         target_port: int | None = None,
+        cluster_ip6: str | None = None,
     ) -> Service:
         """Create a Service without a selector; `name` is namespace/name, the namespace is made where needed.
 
-        With two protocols the second port is called `<port_name>-tcp`, as kube-dns has it.
+        With two protocols the second port is called `<port_name>-tcp`, as kube-dns has it. With a `cluster_ip6` it is
+        of both IP families, and so are its endpoints: each pod has an IPv6 address, too.
         """
-        made = Service(name, cluster_ip, port, port_name, tuple(protocols), target_port or port)
+        made = Service(name, cluster_ip, port, port_name, tuple(protocols), target_port or port, cluster_ip6)
         self._objects.create(made)
         self._endpoints[made] = ()
         self._follow()

@@ -18,7 +18,8 @@ from typing import Any
 from proxy.lab import tools
 
 PROGRAMS = ("etcd", "kube-apiserver", "openssl")
-SERVICE_RANGE = "10.96.0.0/16"
+SERVICE_RANGE = "10.96.0.0/16,fd00:10:96::/112"
+"""Of ClusterIPs, of both IP families."""
 
 _IDLE = 30.0
 """How long a connection is kept for the next request, s; the server closes it after 90."""

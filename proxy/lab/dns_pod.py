@@ -73,8 +73,9 @@ class Server:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = _family(self._options.listen)
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        tcp = socket.socket(family, socket.SOCK_STREAM)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for made in (udp, tcp):
             made.bind(self._options.listen)
@@ -172,6 +173,10 @@ class Server:
         return dns_wire.NOERROR if not known or name in known or name.endswith(ends) else dns_wire.NXDOMAIN
 
 
+def _family(address: tuple[str, int]) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
 def _reply(udp: socket.socket, client: Any, wire: bytes) -> None:
     try:
         udp.sendto(wire, client)
@@ -256,7 +261,7 @@ class Questioner:
                     raise
 
     def _datagram_socket(self, port: int) -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made = socket.socket(_family(self._options.to), socket.SOCK_DGRAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         made.bind(("", port))
         made.setblocking(False)
@@ -271,7 +276,7 @@ class Questioner:
             made = self._datagram_socket(0)
             self._own[made] = _Conversation(None, questions, time.monotonic_ns())
             return made
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made = socket.socket(_family(self._options.to), socket.SOCK_STREAM)
         made.setblocking(False)
         made.connect_ex(self._options.to)
         self._selector.register(made, selectors.EVENT_READ | selectors.EVENT_WRITE)

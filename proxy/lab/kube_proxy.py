@@ -15,6 +15,7 @@ from proxy.lab.outcome import Mode
 from proxy.lab.rules import Rules
 
 POD_NETWORK = "10.244.0.0/16"
+POD_NETWORK6 = "fd00:10:244::/48"
 
 
 class KubeProxy:
@@ -65,7 +66,7 @@ class KubeProxy:
             f"--kubeconfig={self._kubeconfig}",
             f"--proxy-mode={self.mode}",
             f"--hostname-override={self.node.name}",
-            f"--cluster-cidr={POD_NETWORK}",
+            f"--cluster-cidr={POD_NETWORK},{POD_NETWORK6}",
             "--conntrack-max-per-core=0",
             "--conntrack-tcp-timeout-established=0",
             "--conntrack-tcp-timeout-close-wait=0",

@@ -19,7 +19,13 @@ OVERLAY_MTU = 1450
 
 _NODE_MAC = "ee:ee:ee:ee:ee:ee"
 """Of the node's end of every pod's link: a pod that takes over an address finds the node where it was."""
-_NODE_SYSCTLS = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+_GATEWAY6 = "fe80::eeee"
+_NODE_SYSCTLS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv4.conf.default.rp_filter=0",
+    "net.ipv6.conf.all.forwarding=1",
+)
 # nftables hooks connection tracking in only while a rule needs it, and kube-proxy's may be taken away.
 _TRACKED = """\
 table inet sidestep-lab {
@@ -27,6 +33,12 @@ table inet sidestep-lab {
   chain leaving { type filter hook output priority filter; ct state invalid counter; }
 }
 """
+
+
+def ipv6_of(address: str) -> str:
+    """The IPv6 address of whoever has this IPv4 address in the lab: each number as it is written."""
+    first, second, third, last = address.split(".")
+    return f"fd00:{first}:{second}:{third}::{last}"
 
 
 class Backbone(Namespace):
@@ -65,8 +77,10 @@ class Node(Namespace):
         )
         self.ip(
             f"addr add {self.address}/32 dev eth0",
+            f"addr add {ipv6_of(self.address)}/128 dev eth0 nodad",
             "link set eth0 up",
             f"route add default via {API_SERVER} dev eth0 onlink src {self.address}",
+            f"route add ::/0 dev eth0 src {ipv6_of(self.address)}",
             f"route add blackhole {self.pod_network}",  # of pods that are not there; theirs are longer
             f"addr add {LISTENER}/32 dev lo",
         )
@@ -103,6 +117,7 @@ class Pod(Namespace):
     def __init__(self, run: Run, name: str, address: str, node: Node) -> None:
         super().__init__(run, name)
         self.address = str(IPv4Address(address))
+        self.address6 = ipv6_of(self.address)
         self.node = node
         self.link = node.next_link()
         """The node's end of its link."""
@@ -117,15 +132,22 @@ class Pod(Namespace):
             f"peer name eth0 address {mac} mtu {mtu} netns {self.full_name}",
             f"link set {self.link} up",
             f"neigh add {self.address} lladdr {mac} dev {self.link} nud permanent",
+            f"neigh add {self.address6} lladdr {mac} dev {self.link} nud permanent",
         )
         self.ip(
             f"addr add {self.address}/32 dev eth0",
+            f"addr add {self.address6}/128 dev eth0 nodad",
             "link set eth0 up",
             f"neigh add {GATEWAY} lladdr {_NODE_MAC} dev eth0 nud permanent",
             f"route add {GATEWAY} dev eth0",
             f"route add default via {GATEWAY} dev eth0",
+            f"neigh add {_GATEWAY6} lladdr {_NODE_MAC} dev eth0 nud permanent",
+            f"route add default via {_GATEWAY6} dev eth0",
         )
-        self.node.ip(f"route add {self.address} dev {self.link} src {self.node.address}")
+        self.node.ip(
+            f"route add {self.address} dev {self.link} src {self.node.address}",
+            f"route add {self.address6} dev {self.link} src {ipv6_of(self.node.address)}",
+        )
 
     def delete(self) -> None:
         """It is gone, its address free. What is still sent there vanishes without a word, as a CNI has it."""

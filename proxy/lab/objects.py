@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from proxy.lab.control_plane import ControlPlane, Refused
-from proxy.lab.services import Endpoint, Service, slice_of
+from proxy.lab.services import Endpoint, Service, slices_of
 
 _NAMESPACES = "/api/v1/namespaces"
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces"
@@ -66,20 +66,21 @@ class ApiObjects:
             self._api.ask("POST", path, service.manifest())
 
     def set(self, service: Service, endpoints: Sequence[Endpoint]) -> None:
-        manifest = slice_of(service, endpoints)
         path = f"{_SLICES}/{service.name.partition('/')[0]}/endpointslices"
-        try:
-            self._api.ask("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
-        except Refused as refused:
-            if refused.status != 404:
-                raise
-            self._api.ask("POST", path, manifest)
+        for manifest in slices_of(service, endpoints):
+            try:
+                self._api.ask("PUT", f"{path}/{manifest['metadata']['name']}", manifest)
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                self._api.ask("POST", path, manifest)
 
     def delete(self, service: Service) -> None:
         namespace, _, name = service.name.partition("/")
         self._api.ask("DELETE", f"{_NAMESPACES}/{namespace}/services/{name}")
-        with contextlib.suppress(Refused):  # it never had endpoints
-            self._api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{name}-lab")
+        for manifest in slices_of(service, ()):
+            with contextlib.suppress(Refused):  # it never had endpoints
+                self._api.ask("DELETE", f"{_SLICES}/{namespace}/endpointslices/{manifest['metadata']['name']}")
 
     def clear(self) -> None:
         for namespace in self._namespaces:
@@ -96,7 +97,7 @@ class FileObjects:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._slices: dict[str, dict[str, Any]] = {}
+        self._slices: dict[str, list[dict[str, Any]]] = {}
         self._write()
 
     @property
@@ -109,9 +110,10 @@ class FileObjects:
         self.set(service, ())
 
     def set(self, service: Service, endpoints: Sequence[Endpoint]) -> None:
-        manifest = slice_of(service, endpoints)
-        manifest["metadata"]["namespace"] = service.name.partition("/")[0]
-        self._slices[service.name] = manifest
+        manifests = slices_of(service, endpoints)
+        for manifest in manifests:
+            manifest["metadata"]["namespace"] = service.name.partition("/")[0]
+        self._slices[service.name] = manifests
         self._write()
 
     def delete(self, service: Service) -> None:
@@ -123,7 +125,11 @@ class FileObjects:
         self._write()
 
     def _write(self) -> None:
-        found = {"apiVersion": "v1", "kind": "List", "items": list(self._slices.values())}
+        found = {
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [one for found in self._slices.values() for one in found],
+        }
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(found))  # YAML as well
         fresh.replace(self._path)

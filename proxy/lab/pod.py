@@ -81,9 +81,9 @@ class Log:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """`ADDRESS:PORT` of IPv4."""
+    """`ADDRESS:PORT`, an IPv6 address in brackets."""
     host, _, port = text.rpartition(":")
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def ports(text: str) -> tuple[int, ...]:

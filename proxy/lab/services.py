@@ -1,9 +1,10 @@
 """Services and their endpoints as the lab writes them: values, their API objects, and the rules they amount to."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from proxy.lab.nodes import ipv6_of
 from proxy.lab.rules import Frontend, Rules
 
 
@@ -17,6 +18,8 @@ class Service:
     port_name: str
     protocols: tuple[str, ...]
     target_port: int
+    cluster_ip6: str | None = None
+    """Then each endpoint has its IPv6 address as well."""
 
     @property
     def address(self) -> str:
@@ -41,11 +44,15 @@ class Service:
             {"name": name, "protocol": protocol, "port": self.port, "targetPort": self.target_port}
             for name, protocol in self.ports
         ]
+        spec: dict[str, Any] = {"clusterIP": self.cluster_ip, "ports": ports}
+        if self.cluster_ip6:
+            both = [self.cluster_ip, self.cluster_ip6]
+            spec |= {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"], "clusterIPs": both}
         return {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": self.name.partition("/")[2]},
-            "spec": {"clusterIP": self.cluster_ip, "ports": ports},
+            "spec": spec,
         }
 
 
@@ -59,14 +66,24 @@ class Endpoint:
     terminating: bool = False
 
 
-def slice_of(service: Service, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The EndpointSlice that holds all of them."""
+def slices_of(service: Service, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    """The EndpointSlices that hold all of them, one for each IP family."""
+    found = [_slice(service, endpoints, "IPv4")]
+    if service.cluster_ip6:
+        found.append(_slice(service, [replace(one, address=ipv6_of(one.address)) for one in endpoints], "IPv6"))
+    return found
+
+
+def _slice(service: Service, endpoints: Sequence[Endpoint], family: str) -> dict[str, Any]:
     name = service.name.partition("/")[2]
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": f"{name}-lab", "labels": {"kubernetes.io/service-name": name}},
-        "addressType": "IPv4",
+        "metadata": {
+            "name": f"{name}-lab{'' if family == 'IPv4' else '6'}",
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": family,
         "ports": [
             {"name": name, "protocol": protocol, "port": service.target_port} for name, protocol in service.ports
         ],

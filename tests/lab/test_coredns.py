@@ -1,10 +1,15 @@
 """The real CoreDNS in a pod, and as a node cache with NodeLocal's rules."""
 
 import signal
+from pathlib import Path
+
+import pytest
 
 from proxy.lab.cluster import Cluster
 from proxy.lab.coredns import KNOWN, PROGRAMS
 from proxy.lab.dns_wire import NOERROR, NXDOMAIN, question, read_answer
+from proxy.lab.outcome import MODES
+from proxy.lab.traffic import Traffic
 from tests import peers
 from tests.lab.talking import Talk, talk
 
@@ -47,3 +52,25 @@ def test_a_killed_node_cache_leaves_its_rules_and_a_stopped_one_does_not(cluster
             assert "NOTRACK" in cluster.node.run("iptables-save", "-t", "raw")
         assert "NOTRACK" not in cluster.node.run("iptables-save", "-t", "raw")
         assert rcode(sockets, cluster, dns.address, port=40002) == NOERROR
+
+
+@pytest.mark.parametrize("cluster", MODES, indirect=True)
+def test_a_service_of_both_ip_families_is_reached_over_both(cluster: Cluster, tmp_path: Path) -> None:
+    dns = cluster.service(
+        "kube-system/kube-dns", "10.96.0.10", 53, protocols=("UDP", "TCP"), cluster_ip6="fd00:10:96::a"
+    )
+    client = cluster.pod("client")
+    with cluster.coredns("coredns-1") as server, Traffic(tmp_path) as traffic:
+        cluster.set_endpoints(dns, [server.address])
+        cluster.wait_synced()
+        asking = [
+            traffic.questioner(place, to, name=KNOWN, rate=10, seconds=0.5, source_ports=str(45000 + number), tcp=tcp)
+            for number, to in enumerate(("10.96.0.10:53", "[fd00:10:96::a]:53"))
+            for place in (client, cluster.node)
+            for tcp in (False, True)
+        ]
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.wait(20)
+            assert [question.rcode for question in one.questions()] == [NOERROR] * 5

@@ -23,6 +23,7 @@ def test_ports_are_one_some_or_fresh() -> None:
     assert ports("40000-40002") == (40000, 40001, 40002)
     assert ports("fresh") == ()
     assert host_and_port("10.96.0.20:8125") == ("10.96.0.20", 8125)
+    assert host_and_port("[fd00:10:96::a]:53") == ("fd00:10:96::a", 53)
 
 
 @given(st.integers(0, 10**9), st.integers(0, 2**63), st.integers(0, 1500))
