@@ -5,6 +5,7 @@ as a dead channel. The end of file on the worker's side means that control is go
 """
 
 import asyncio
+import errno
 import os
 import socket
 from array import array
@@ -286,15 +287,17 @@ def _packets(message: msgspec.Struct, fds: Sequence[int]) -> Iterator[tuple[byte
 
 
 def _receive_packet(sock: socket.socket, fds: list[int]) -> bytes:
-    """One packet; descriptors that ride on it are added to `fds`."""
+    """One packet; descriptors that ride on it are added to `fds`. Raises OSError, also when they don't all fit."""
     # Not socket.recv_fds: before Python 3.12 it forgets its flags, and the descriptors would be inheritable.
     space = socket.CMSG_LEN(PACKET_FDS * _FD_BYTES)
-    packet, ancillary, _, _ = sock.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, flags, _ = sock.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             received = array("i")
             received.frombytes(data[: len(data) - len(data) % _FD_BYTES])
             fds += received
+    if flags & socket.MSG_CTRUNC:
+        raise OSError(errno.EMFILE, "descriptors were lost on the way")
     return packet
 
 
