@@ -1,5 +1,5 @@
 # Stage 1 makes a virtual environment from wheels; stage 2 has it, nft, and no compiler.
-#   buildah bud -t sidestep .        or: docker build -t sidestep .
+#   make image                         with docker, podman or buildah
 # Another base must have Python 3.11 or newer with venv and pip, and apt: --build-arg BASE=...
 ARG BASE=python:3.13-slim
 

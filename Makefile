@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run lab test check testbed bench fuzz clean
+.PHONY: help run lab test check testbed image bench fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -31,6 +31,12 @@ check: $(VENV)/.installed  ## ruff, mypy --strict, import contracts
 
 testbed:  ## a real kube-apiserver and other servers that tests run against, built once into ~/.cache/sidestep
 	tests/testbed/build
+
+image:  ## the container image sidestep:VERSION, with docker, podman or buildah; ARGS='--build-arg BASE=...' for another base
+	@for tool in docker podman buildah none; do "$$tool" info >/dev/null 2>&1 && break; done; \
+	[ "$$tool" != none ] || { echo 'docker, podman or buildah is needed, and none works here' >&2; exit 1; }; \
+	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/__init__.py); \
+	set -x; "$$tool" build $(ARGS) --tag "sidestep:$$version" .
 
 bench: $(VENV)/.installed  ## side by side with unbound, dnsmasq and CoreDNS, in one run
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,37 +1,11 @@
-"""The image, built for real with buildah, and started as the DaemonSet's container is."""
+"""The image, built for real with buildah: what is in it, and what is not."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import peers
-
-CAPABILITIES = ("net_admin", "net_bind_service", "setuid", "setgid", "setpcap", "kill")
-SCRIPT = peers.ROOT / "tests" / "deploy" / "build-image"
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The image's file system."""
-    missing = [program for program in ("buildah", "debootstrap") if peers.find(program) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    if os.geteuid() != 0:
-        pytest.skip("needs root to build an image")
-    directory = tmp_path_factory.mktemp("image") / "root"
-    subprocess.run([SCRIPT, directory], check=True, timeout=600)
-    return directory
-
-
-def inside(image: Path, *command: str) -> list[str]:
-    """The command that runs another one in the image with exactly the container's capabilities."""
-    kept = ",".join(f"+{name}" for name in CAPABILITIES)
-    return [
-        *("setpriv", "--bounding-set", f"-all,{kept}", "--no-new-privs"),
-        *("chroot", str(image), *command),
-    ]
 
 
 @pytest.mark.timeout(700)

@@ -9,28 +9,8 @@ import yaml
 
 from proxy.settings import parse
 from tests import peers
+from tests.deploy.container import BASE, CAPABILITIES, PATHS, manifests, of_kind
 from tests.testbed.control_plane import ControlPlane
-
-BASE = peers.ROOT / "deploy" / "base"
-PATHS = {
-    "Namespace": "/api/v1/namespaces",
-    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
-    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
-    "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
-    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-}
-
-
-def manifests() -> list[dict[str, Any]]:
-    """Everything that the kustomization lists, in its order."""
-    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
-    return [item for name in listed for item in yaml.safe_load_all((BASE / name).read_text())]
-
-
-def of_kind(kind: str) -> dict[str, Any]:
-    (found,) = [item for item in manifests() if item["kind"] == kind]
-    return found
 
 
 def container() -> dict[str, Any]:
@@ -73,8 +53,7 @@ def test_probes_and_files_are_where_the_configuration_has_them() -> None:
 def test_it_has_no_more_rights_than_it_needs() -> None:
     context = container()["securityContext"]
     assert context["capabilities"]["drop"] == ["ALL"]
-    names = {"NET_ADMIN", "NET_BIND_SERVICE", "SETUID", "SETGID", "SETPCAP", "KILL"}
-    assert set(context["capabilities"]["add"]) == names
+    assert set(context["capabilities"]["add"]) == set(CAPABILITIES)
     assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
     assert "privileged" not in context
 
