@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from proxy.cluster.objects import ip_of, port_flaw
 from proxy.core.endpoints import Service, Slice
 
 FORMAT = 1
@@ -49,6 +50,8 @@ class SavedSnapshot:
         """What was saved, by namespace; empty if there is nothing that can be used."""
         try:
             with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_uid != os.geteuid():
+                    raise ValueError("it belongs to another user")
                 content = file.read(self._most + 1)
             if len(content) > self._most:
                 raise ValueError(f"larger than {self._most} bytes")
@@ -57,7 +60,11 @@ class SavedSnapshot:
                 raise ValueError(f"its format is {head.format}, not {FORMAT}")
             if head.server != self._server:
                 raise ValueError(f"it is of {head.server[:200]}")
-            return msgspec.json.decode(content, type=_Content).namespaces
+            namespaces = msgspec.json.decode(content, type=_Content).namespaces
+            for kept in namespaces.values():
+                for found in kept.slices:
+                    _check(found)
+            return namespaces
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -91,3 +98,12 @@ class SavedSnapshot:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _check(found: Slice) -> None:
+    """Raises ValueError for what was never read from a server."""
+    for endpoint in found.endpoints:
+        ip_of(endpoint.address, found.family)
+    for port in found.ports:
+        if flaw := port_flaw(port.number):
+            raise ValueError(flaw)

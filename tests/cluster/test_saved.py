@@ -1,7 +1,9 @@
 import json
 import logging
+import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,40 @@ def test_what_it_cannot_use_costs_one_warning(
     [warning] = warnings(caplog)
     assert str(path) in warning
     assert reason in warning
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "port", "reason"),
+    [
+        ("IPv4", "nowhere", 8125, "'nowhere' is no IPv4 address"),
+        ("IPv4", "::1", 8125, "'::1' is no IPv4 address"),
+        ("IPv4", "", 8125, "is no IPv4 address"),
+        ("IPv4", "0.0.0.0", 8125, "no address of one host"),
+        ("IPv4", "10.244.1.7", 99999, "found 99999; allowed is 1 to 65535"),
+        ("IPv4", "10.244.1.7", -1, "found -1; allowed is 1 to 65535"),
+    ],
+)
+def test_a_file_with_endpoints_that_no_server_lists_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, family: Any, address: str, port: int, reason: str
+) -> None:
+    saved = SavedSnapshot(tmp_path / "endpoints.json", SERVER)
+    wrong = Slice("monitoring", "a", "statsd", family, (SlicePort("", "UDP", port),), (SliceEndpoint(address),))
+    saved.write({"monitoring": SavedNamespace(1.0, "0", (wrong,), {})})
+    assert saved.load() == {}
+    [warning] = warnings(caplog)
+    assert reason in warning
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who may make it could send this node's datagrams where they like."""
+    path = tmp_path / "endpoints.json"
+    saved = SavedSnapshot(path, SERVER)
+    saved.write(KNOWN)
+    os.chown(path, 12345, -1)
+    assert saved.load() == {}
+    [warning] = warnings(caplog)
+    assert "belongs to another user" in warning
 
 
 def test_a_file_that_was_cut_is_not_used(tmp_path: Path) -> None:
