@@ -5,7 +5,6 @@ Nothing that may block happens on the event loop's thread. Which packet goes whe
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
@@ -35,7 +34,7 @@ class NodeKeeper:
         """`secret` is what relays send back in this run; `check` is in seconds."""
         self._node = node
         self._check = check
-        self._kernel = Kernel(node.interface, secrets.token_hex(8))
+        self._kernel = Kernel(node.interface)
         self._probes = LeaseProbes(secret)
         self._thread = _one_thread()
         self._listeners: tuple[NodeListener, ...] = ()
@@ -194,10 +193,9 @@ class NodeKeeper:
             await asyncio.sleep(self._check)
             for trouble in await self._try(self._kernel.repair) or ():
                 _log.warning("%s: repaired", trouble)
-            yielded = await self._try(self._kernel.taken_over)
-            if yielded and not self._yielded:
+            if self._kernel.yielded and not self._yielded:
                 _log.info("another run has taken the kernel's set-up over")
-            self._yielded = bool(yielded)
+            self._yielded = self._kernel.yielded
 
     async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -4,27 +4,33 @@ One run has one `Kernel`. What another run has taken over it leaves alone.
 """
 
 import logging
-from collections.abc import Sequence
+import secrets
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from proxy.node import addresses, conntrack, nft
 from proxy.node import table as tables
 from proxy.node.nft import NodeError
 from proxy.node.plan import Found, Plan, Wanted, drift, plan, staying
-from proxy.node.table import Mode, NodeListener
+from proxy.node.table import Mode, NodeListener, Present
 
+_NUMBER_DIGITS = 12
 _log = logging.getLogger("sidestep.node")
 
 
 class Kernel:
     """Table and addresses of one run's listeners. Every method may raise NodeError."""
 
-    def __init__(self, interface: str, run: str) -> None:
-        """`interface` is where addresses are added, or `lo` if the kernel can't make it."""
+    def __init__(self, interface: str, wall: Callable[[], float] = time.time) -> None:
+        """`interface` is where addresses are added, or `lo` if the kernel can't make it; `wall` gives Unix time."""
         self._wanted_interface = interface
-        self.wanted = Wanted((), "serving", 0.5, "", run)
+        self._wall = wall
+        self.wanted = Wanted((), "serving", 0.5, "", "")
         self._leaving: tuple[NodeListener, ...] = ()
         self._fingerprint = ""
+        self.yielded = False
+        """Whether another run had it when `repair` looked."""
         self.repairs = {"table": 0, "address": 0}
 
     @property
@@ -46,7 +52,8 @@ class Kernel:
         leaving = tuple(one for one in self.listeners if one.name not in names)
         interface = self.interface or addresses.usable_interface(self._wanted_interface)
         before = self.wanted, self._leaving
-        self.wanted = replace(self.wanted, listeners=tuple(listeners), lease=lease, interface=interface)
+        run = self._next_run() if take_over or not self.wanted.run else self.wanted.run
+        self.wanted = replace(self.wanted, listeners=tuple(listeners), lease=lease, interface=interface, run=run)
         self._leaving = leaving
         if not take_over and self.taken_over():
             return
@@ -80,10 +87,12 @@ class Kernel:
 
     def repair(self) -> list[str]:
         """What someone else had undone, each as a phrase; it is as wanted again."""
-        if self.taken_over():
+        now = found()
+        self.yielded = self._is_of_another(now.table)
+        if self.yielded:
             return []
         wanted = replace(self.wanted, listeners=self.listeners)
-        by_kind = drift(wanted, found(), self._fingerprint)
+        by_kind = drift(wanted, now, self._fingerprint)
         troubles = [trouble for these in by_kind.values() for trouble in these]
         if troubles:
             self._carry_out()
@@ -94,7 +103,7 @@ class Kernel:
     def taken_over(self) -> bool:
         """Whether another run wrote the table last: then it is that one's."""
         listing = nft.listing()
-        return listing is not None and bool(self._fingerprint) and tables.read(listing).run != self.wanted.run
+        return self._is_of_another(None if listing is None else tables.read(listing))
 
     def take_down(self) -> None:
         """A clean stop, sockets being closed: our own addresses stay, with the rules that send their packets on."""
@@ -109,6 +118,18 @@ class Kernel:
         _forget(left)
         if not any(address.ours for address in addresses.present()):
             addresses.remove_link(self.interface)
+
+    def _is_of_another(self, present: Present | None) -> bool:
+        """An older run's table is none: it came back with a saved ruleset."""
+        return present is not None and bool(self._fingerprint) and present.run > self.wanted.run
+
+    def _next_run(self) -> str:
+        """Later than any before in the order of text, also where the clock was set back; the same if we have it."""
+        present = found().table
+        if present is not None and present.run == self.wanted.run and self.wanted.run:
+            return present.run
+        before = int(present.run[:_NUMBER_DIGITS] or "0", 16) if present is not None else 0
+        return f"{max(int(self._wall()), before + 1):0{_NUMBER_DIGITS}x}{secrets.token_hex(4)}"
 
     def _carry_out(self) -> None:
         listeners = self.listeners

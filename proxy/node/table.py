@@ -22,7 +22,7 @@ PROBE_MARK = 0x51DE
 """SO_MARK of control's probes, which reach the listener with or without a lease."""
 MOST_ENDPOINTS = 32
 """Of one listener: more only make the way to the last one longer."""
-_COMMENT = re.compile(r"sidestep schema (?P<schema>\d+) run (?P<run>\S+) table (?P<digest>\S+)")
+_COMMENT = re.compile(r"sidestep schema (?P<schema>\d+) run (?P<run>[0-9a-f]+) table (?P<digest>\S+)")
 """Of the set `run`, which is there for it: nft's JSON leaves a table's own comment out."""
 _LEASES = 8192
 """Twice the listeners that a configuration can have."""
@@ -118,7 +118,7 @@ class Present:
     maps: frozenset[str]
     chains: frozenset[str]
     run: str
-    """Which run wrote it last."""
+    """Which run wrote it last; later ones are greater."""
     digest: str
     """Of the `Table` that was written."""
     other: bool

@@ -40,8 +40,8 @@ def _namespace() -> Iterator[None]:
         yield
 
 
-def kernel(run: str = "one") -> Kernel:
-    return Kernel("sidestep0", run)
+def kernel(at: float = 1e9) -> Kernel:
+    return Kernel("sidestep0", lambda: at)
 
 
 def ips() -> set[str]:
@@ -66,9 +66,9 @@ def test_set_up_again_changes_nothing() -> None:
 
 
 def test_a_new_run_takes_over_what_a_killed_one_left() -> None:
-    kernel("killed").set_up([OWN, OF_SERVICE], 0.5)
+    kernel().set_up([OWN, OF_SERVICE], 0.5)
     run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'")
-    new = kernel("new")
+    new = kernel()
     new.set_up([OWN, STATSD], 0.7, take_over=True)
     assert "169.254.20.10 . udp . 53" in run("nft list set inet sidestep lease4")
     assert "timeout 700ms" in rules()
@@ -143,7 +143,7 @@ def test_a_lease_and_the_packets_of_others_are_no_damage() -> None:
 
 
 def test_of_two_runs_the_later_one_has_it() -> None:
-    old, new = kernel("old"), kernel("new")
+    old, new = kernel(), kernel(at=0.0)
     old.set_up(ALL, 0.5)
     new.set_up(ALL[:2], 0.5, take_over=True)
     before = rules()
@@ -158,12 +158,32 @@ def test_of_two_runs_the_later_one_has_it() -> None:
 
 
 def test_the_old_run_takes_it_back_if_the_new_one_failed() -> None:
-    old, new = kernel("old"), kernel("new")
+    old, new = kernel(), kernel(at=0.0)
     old.set_up(ALL, 0.5)
     new.set_up(ALL[:2], 0.5, take_over=True)
     old.set_up(ALL, 0.5, take_over=True)
     assert new.taken_over()
     assert not old.taken_over()
+
+
+@pytest.mark.parametrize("rest", ["", "nft add set inet sidestep run '{ type mark; comment \"somebody\"; }'"])
+def test_a_table_that_no_run_wrote_is_damage(rest: str) -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    before = run("nft -s list ruleset")
+    run(f"nft delete table inet sidestep; nft add table inet sidestep; {rest}")
+    assert one.repair() == ["the table inet sidestep was changed"]
+    assert run("nft -s list ruleset") == before
+
+
+def test_a_saved_table_of_an_earlier_run_is_damage(tmp_path: Path) -> None:
+    kernel().set_up([OWN], 0.5)
+    run(f"nft list ruleset > {tmp_path}/saved")
+    one = kernel()
+    one.set_up(ALL, 0.5, take_over=True)
+    run(f"nft flush ruleset; nft -f {tmp_path}/saved")
+    assert one.repair() == ["the table inet sidestep was changed"]
+    assert not one.taken_over()
 
 
 def test_other_listeners_come_before_the_old_ones_go() -> None:

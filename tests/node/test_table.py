@@ -167,18 +167,18 @@ def test_a_transaction_keeps_the_leases_and_nothing_else() -> None:
     before = read(
         listing(RUN, *({"set": {"name": name}} for name in ("lease4", "bare4")), {"chain": {"name": "to_old"}})
     )
-    text = transaction(table([OWN], "serving", 0.5), before, "new")
+    text = transaction(table([OWN], "serving", 0.5), before, "1f")
     assert "flush set inet sidestep bare4" in text
     assert "delete chain inet sidestep to_old" in text
     assert "lease4" not in "".join(line for line in text.splitlines() if line.startswith(("flush", "delete")))
-    assert "run new" in text
-    drained = transaction(table([OWN], "draining", 0.5), before, "new")
+    assert "run 1f table" in text
+    drained = transaction(table([OWN], "draining", 0.5), before, "1f")
     assert "flush set inet sidestep lease4" in drained
 
 
 def test_a_table_of_another_version_is_made_anew() -> None:
     before = read(listing({"set": {"name": "lease4"}}))
-    text = transaction(table([OWN], "serving", 0.5), before, "new")
+    text = transaction(table([OWN], "serving", 0.5), before, "1f")
     assert text.splitlines()[:3] == [
         "add table inet sidestep",
         "delete table inet sidestep",
