@@ -18,7 +18,7 @@ import yaml
 
 from proxy.lab import cluster as lab
 from proxy.lab.cluster import Cluster
-from proxy.lab.services import Endpoint, Service, slice_of
+from proxy.lab.services import Endpoint, Service, slices_of
 from proxy.lab.tools import Unavailable
 from tests.control.eventually import eventually
 from tests.testbed.control_plane import ACCOUNT, MANIFESTS, PATHS, Refused
@@ -139,7 +139,7 @@ async def test_an_endpoint_whose_port_changed_is_found_until_kube_proxy_knows(st
     statsd.cluster.kube_proxy.stop()
     namespace, _, name = NAME.partition("/")
     path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-lab"
-    changed = slice_of(replace(service, target_port=9125), (Endpoint(first),))
+    (changed,) = slices_of(replace(service, target_port=9125), (Endpoint(first),))
     statsd.cluster.api.ask("PUT", path, changed)
     stale = {(f"{statsd.sender.address}:4000", NAME, f"{first}:8125", "other port")}
     assert statsd.conntrack() == (1, stale, "")
