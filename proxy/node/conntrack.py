@@ -76,20 +76,23 @@ def dump(
     keep: Callable[[Flow], T | None],
     protocol: Protocol = "UDP",
     connect: Callable[[], NetlinkSocket] = open_netlink,
+    *,
+    sources: bool = False,
 ) -> Dump[T]:
     """What `keep` makes of each flow to an `ip:port` that `concerns` says yes to, but for None.
 
     `addresses` are all those, or None if they can't be told; few of them are looked up by the kernel. Memory is
-    bounded by what is kept. Raises ConntrackError.
+    bounded by what is kept. With `sources` it is flows from those addresses, and `keep` gets some others, too.
+    Raises ConntrackError.
     """
-    known = concerns if addresses is None else frozenset(addresses).__contains__
+    known = concerns if addresses is None or sources else frozenset(addresses).__contains__
     found: dict[tuple[int, str, str], T] = {}
     read = interrupted = 0
     whole = True
     for family, address in _requests(addresses):
         for _ in range(TRIES):
             with closing(connect()) as netlink:
-                netlink.sendall(wire.dump_request(family, protocol, address))
+                netlink.sendall(wire.dump_request(family, protocol, address, sources=sources))
                 entries, complete = _one_dump(netlink, protocol, known, keep, found)
             read += entries
             if complete:

@@ -27,7 +27,7 @@ _IP_ATTRIBUTES: dict[int, tuple[int, int]] = {socket.AF_INET: (1, 2), socket.AF_
 _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
 _FILTER_ORIG_FLAGS = 1
 # The kernel's nf_internals.h; kernels before 5.8 know no filter and send everything.
-_BY_IP_DST, _BY_PROTO, _BY_DST_PORT = 1 << 1, 1 << 3, 1 << 5
+_BY_IP_SRC, _BY_IP_DST, _BY_PROTO, _BY_SRC_PORT, _BY_DST_PORT = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5
 
 _NUMBERS: dict[Protocol, int] = {"UDP": socket.IPPROTO_UDP, "TCP": socket.IPPROTO_TCP}
 _SEEN_REPLY = 1 << 1  # IPS_SEEN_REPLY
@@ -42,19 +42,25 @@ _Place = tuple[int, int]
 """From and to, in a buffer."""
 
 
-def dump_request(family: int, protocol: Protocol, address: str | None) -> bytes:
-    """Ask for all entries of an IP family and protocol, or only for those to one `ip:port`; more may be sent."""
+def dump_request(family: int, protocol: Protocol, address: str | None, *, sources: bool = False) -> bytes:
+    """Ask for all entries of an IP family and protocol, or only for those to one `ip:port`; more may be sent.
+
+    With `sources` those from it.
+    """
     flags = _BY_PROTO
+    by_ip, by_port, port_kind = (
+        (_BY_IP_SRC, _BY_SRC_PORT, _SRC_PORT) if sources else (_BY_IP_DST, _BY_DST_PORT, _DST_PORT)
+    )
     proto = _packed(_PROTO_NUM, bytes((_NUMBERS[protocol],)))
     tuple_ = b""
     if address is not None:
         ip, port = _split(address)
-        flags |= _BY_DST_PORT
+        flags |= by_port
         # Linux up to 6.18 at least compares IPv6 addresses the wrong way round and sends all but the wanted ones.
         if family == socket.AF_INET:
-            flags |= _BY_IP_DST
-            tuple_ = _packed(_IP | _NESTED, _packed(_IP_ATTRIBUTES[family][1], ip))
-        proto += _packed(_DST_PORT, _U16.pack(port))
+            flags |= by_ip
+            tuple_ = _packed(_IP | _NESTED, _packed(_IP_ATTRIBUTES[family][0 if sources else 1], ip))
+        proto += _packed(port_kind, _U16.pack(port))
     tuple_ += _packed(_PROTO | _NESTED, proto)
     filtered = _packed(_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
     body = _packed(_TUPLE_ORIG | _NESTED, tuple_) + _packed(_FILTER | _NESTED, filtered)

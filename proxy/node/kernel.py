@@ -183,7 +183,11 @@ def _apply(planned: Plan) -> None:
 
 
 def _forget(listeners: Sequence[NodeListener]) -> None:
-    """Conntrack would keep on delivering such a flow here for two minutes, whatever the rules say."""
+    """Conntrack would keep on delivering such a flow here for two minutes, whatever the rules say.
+
+    The kernel takes one hook of a table after the other into use, so a reply that leaves in between can be tracked:
+    its entry is the wrong way round, and what the client sends belongs to it as its answer.
+    """
     to = {one.address: None for one in listeners if one.leasable and one.transport == "udp" and not one.interface}
     try:
         deleted = _delete_flows(list(to), untranslated_only=True)
@@ -198,11 +202,15 @@ def _delete_flows(to: Sequence[str], *, untranslated_only: bool) -> int:
     if not to:
         return 0
     try:
+        ours = frozenset(to)
         flows = conntrack.dump(
             to,
-            frozenset(to).__contains__,
+            ours.__contains__,
             lambda flow: flow if not untranslated_only or flow.target == flow.destination else None,
         ).found
-        return sum(conntrack.delete(flows))
+        replies = conntrack.dump(
+            to, lambda _: True, lambda flow: flow if flow.source in ours else None, sources=True
+        ).found
+        return sum(conntrack.delete((*flows, *replies)))
     except conntrack.ConntrackError as error:
         raise NodeError(str(error)) from error

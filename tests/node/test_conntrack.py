@@ -88,6 +88,14 @@ def test_few_addresses_are_looked_up_by_the_kernel_and_many_in_one_dump() -> Non
     assert bytes([10, 96, 0]) not in kernel.sent[0]
 
 
+def test_flows_from_an_address_are_looked_up_by_it() -> None:
+    kernel = ScriptedKernel([entry(flow(destination="10.244.1.9:40000")), done()])
+    found = conntrack.dump(ADDRESS, lambda _: True, lambda given: given, connect=kernel.connect, sources=True)
+    wanted = conntrack_wire.dump_request(socket.AF_INET, "UDP", ADDRESS[0], sources=True)
+    assert (len(found.found), kernel.sent) == (1, [wanted])
+    assert wanted != conntrack_wire.dump_request(socket.AF_INET, "UDP", ADDRESS[0])
+
+
 def test_whole_networks_are_one_dump_a_family() -> None:
     kernel = ScriptedKernel([entry(flow()), done()], [done()])
     assert dump(kernel, None).found == (flow(),)

@@ -242,6 +242,24 @@ def test_flows_that_conntrack_pinned_to_us_are_forgotten() -> None:
         assert flows("169.254.20.10") == []
 
 
+@pytest.mark.parametrize(("ip", "family"), [("169.254.20.10", "ipv4"), ("fd00::10", "ipv6")])
+def test_a_flow_that_began_with_our_reply_is_forgotten(ip: str, family: str) -> None:
+    run("nft add table inet other; nft 'add chain inet other in { type filter hook input priority 0; }'")
+    run(f"nft add rule inet other in ct state new accept; ip addr add {ip} dev lo nodad")
+    kind = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as listener, socket.socket(kind, socket.SOCK_DGRAM) as client:
+        listener.bind((ip, 53))
+        client.bind((ip, 45000))
+        listener.sendto(b"!", (ip, 45000))
+        client.sendto(b"?", (ip, 53))
+        client.sendto(b"?", (ip, 9))
+        tracked = f"conntrack -L -f {family} -p udp 2>/dev/null | grep -o 'sport=[0-9]* dport=[0-9]*' | sort"
+        assert "sport=53 dport=45000" in run(tracked)
+        address = f"[{ip}]:53" if ":" in ip else f"{ip}:53"
+        kernel().set_up([NodeListener(address, "udp", fallback=(COREDNS, COREDNS6))], 0.5)
+        assert run(tracked).split("\n")[:-1] == ["sport=45000 dport=9", "sport=9 dport=45000"]
+
+
 def test_an_interface_that_is_there_is_used_and_not_removed() -> None:
     run("ip link add sidestep0 type veth peer name other0")
     one = kernel()
