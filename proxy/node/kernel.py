@@ -12,7 +12,7 @@ from dataclasses import replace
 from proxy.node import addresses, conntrack, nft
 from proxy.node import table as tables
 from proxy.node.nft import NodeError
-from proxy.node.plan import Found, Plan, Wanted, drift, plan, staying
+from proxy.node.plan import Found, Plan, Wanted, beginning, drift, plan, staying
 from proxy.node.table import Mode, NodeListener, Present
 
 _NUMBER_DIGITS = 12
@@ -133,7 +133,11 @@ class Kernel:
 
     def _carry_out(self) -> None:
         listeners = self.listeners
-        planned = plan(replace(self.wanted, listeners=listeners), found(), self._fingerprint)
+        wanted = replace(self.wanted, listeners=listeners)
+        first = beginning(wanted, found().table)
+        if first:
+            nft.carry_out(first)
+        planned = plan(wanted, found(), self._fingerprint)
         _apply(planned)
         if planned.transaction:
             listing = nft.listing()

@@ -4,7 +4,7 @@ Wanted state and present state go in; nothing here reads or changes anything.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.node.table import TABLE, Mode, NodeListener, Present, Table, table, transaction
@@ -85,6 +85,19 @@ def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[
         tuple(dict.fromkeys(one.address for one in listeners if one.transport == "udp" and not one.interface)),
         tuple(address for address in found.addresses if address.ours and address.ip not in kept),
     )
+
+
+def beginning(wanted: Wanted, present: Present | None) -> str:
+    """The transaction before the first one where there is no table of ours: no packet of a listener is tracked.
+
+    The kernel takes the hooks of a transaction into use before its rules, and with the first one for NAT it begins to
+    track: without this, a flow could be tracked that finds no DNAT. Empty if it is not needed.
+    """
+    ours = present is not None and not present.other and "output" in present.chains
+    untracked = [replace(one, service=False, fallback=()) for one in wanted.listeners if one.leasable]
+    if ours or not untracked:
+        return ""
+    return transaction(table(untracked, wanted.mode, wanted.lease), present, wanted.run)
 
 
 def _unchanged(present: Present, made: Table, run: str, fingerprint: str) -> bool:

@@ -242,6 +242,24 @@ def test_flows_that_conntrack_pinned_to_us_are_forgotten() -> None:
         assert flows("169.254.20.10") == []
 
 
+def test_packets_are_not_tracked_before_dnat_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    carry_out = nft.carry_out
+
+    def watched(transaction: str) -> None:
+        carry_out(transaction)
+        steps.append(rules())
+
+    monkeypatch.setattr(nft, "carry_out", watched)
+    kernel().set_up([OWN, NodeListener(SERVICE, "udp", service=True, fallback=(COREDNS,))], 0.5)
+    first, last = steps
+    assert "type nat" not in first
+    assert "@bare4 notrack" in first
+    assert all(f"{ip} . udp . 53" in first for ip in ("169.254.20.10", "10.96.0.10"))
+    assert "type nat" in last
+    assert "@bare4 notrack" not in last
+
+
 @pytest.mark.parametrize(("ip", "family"), [("169.254.20.10", "ipv4"), ("fd00::10", "ipv6")])
 def test_a_flow_that_began_with_our_reply_is_forgotten(ip: str, family: str) -> None:
     run("nft add table inet other; nft 'add chain inet other in { type filter hook input priority 0; }'")
