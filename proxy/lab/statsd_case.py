@@ -13,6 +13,7 @@ from proxy.lab.cluster import Cluster
 from proxy.lab.nodes import LISTENER, Pod
 from proxy.lab.outcome import Mark, Membership, Outcome, tally
 from proxy.lab.scenario import Run
+from proxy.lab.services import Service
 from proxy.lab.traffic import StatsdSender, StatsdSink, Traffic, now_ns
 
 CLUSTER_IP = "10.96.0.20"
@@ -54,7 +55,7 @@ class StatsdCase:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.service = self.cluster.service("monitoring/statsd", CLUSTER_IP, PORT, port_name="statsd")
+            self.service = self._made()
             self.traffic = stack.enter_context(Traffic(self._run.directory))
             if self._run.path == "sidestep":
                 self.sidestep = stack.enter_context(self.cluster.sidestep(statsd=self.service))
@@ -102,6 +103,13 @@ class StatsdCase:
         for name in self._members:
             self._membership.remove(name, after_ns)
         self._members = set()
+
+    def service_again(self) -> None:
+        """The Service is created anew, with its ClusterIP and no endpoint yet."""
+        self.service = self._made()
+
+    def _made(self) -> Service:
+        return self.cluster.service("monitoring/statsd", CLUSTER_IP, PORT, port_name="statsd")
 
     def wait_applied(self, *pods: SinkPod) -> None:
         """Until Sidestep's status shows these endpoints, or kube-proxy's rules what the API server says."""
