@@ -145,7 +145,8 @@ def tally(
         raise ValueError("nothing was sent" if not sent else "two datagrams bear one number")
     right: dict[int, int] = {}
     wrong: dict[int, int] = {}
-    late = copies = 0
+    late: set[int] = set()
+    copies = 0
     for arrival in sorted(arrivals, key=lambda arrival: arrival.at_ns):
         if arrival.number not in numbers:
             raise ValueError(f"{arrival.receiver} received number {arrival.number}, which was not sent")
@@ -154,7 +155,8 @@ def tally(
             wrong.setdefault(arrival.number, arrival.at_ns)
         elif arrival.number not in right:
             right[arrival.number] = arrival.at_ns
-            late += arrival.number not in wrong and arrival.at_ns - arrival.sent_ns > LATE_MS * 1_000_000
+            if arrival.at_ns - arrival.sent_ns > LATE_MS * 1_000_000:
+                late.add(arrival.number)
     for number in wrong:
         right.pop(number, None)
     errors = [item.error for item in sent if item.error]
@@ -168,7 +170,7 @@ def tally(
         sent=len(sent),
         delivered=len(right),
         misdelivered=len(wrong),
-        late=late,
+        late=len(late - wrong.keys()),
         worst_outage_ms=worst_outage_ms(times, right.values()),
         timeline=timeline(times, right.values(), wrong.values(), marks),
         figures=figures or {},

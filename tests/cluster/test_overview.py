@@ -115,7 +115,7 @@ async def test_a_real_api_server_shows_an_administrator_all_and_the_daemonset_it
         assert seen.everything
         assert seen.services.keys() >= {STATSD, DNS, "default/kubernetes"}
         assert [one.name for one in seen.slices] == ["statsd-1"]
-        assert seen.ranges == (ip_network("10.96.0.0/16"),)
+        assert seen.ranges == (ip_network("10.96.0.0/16"), ip_network("fd00:10:96::/112"))
         seen = await overview(server.access, [STATSD, "monitoring/none"])
         assert not seen.everything
         assert seen.services.keys() == {STATSD}

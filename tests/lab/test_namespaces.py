@@ -20,6 +20,7 @@ LAB = """\
 import signal, sys
 from proxy.lab.cluster import running
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background it would be ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this one under nohup
 with running(real=False, kept="kept" in sys.argv) as cluster:
     sleeping = cluster.pod("pod").spawn("sleep", "600")
     cluster.pods["pod"].etc("resolv.conf", "nameserver 10.96.0.10")
