@@ -4,6 +4,7 @@ The scenarios that send StatsD are told in its words.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,31 @@ class StatsdCase:
         for name in self._members - members:
             self._membership.remove(name, after_ns)
         self._members = members
+
+    def replace(self, leaving: Sequence[SinkPod], coming: Sequence[SinkPod], ends_after: float) -> float:
+        """One change of the Service's endpoints; comes back when those who leave are gone.
+
+        They end so many seconds after the change is stored, as a server does that ends on SIGTERM: kube-proxy may
+        have applied it by then or not; Sidestep is waited for. They count as endpoints until they end. Returns the
+        seconds after which they ended.
+        """
+        gone = {one.sink.name for one in leaving}
+        new = {one.sink.name for one in coming}
+        stay = [one for one in self._pods if one.sink.name in self._members - gone]
+        before_ns = now_ns()
+        for name in new:
+            self._membership.add(name, before_ns)
+        self.cluster.set_endpoints(self.service, [one.address for one in (*stay, *coming)])
+        stored_ns = now_ns()
+        if self._run.path == "sidestep":
+            self.wait_applied(*stay, *coming)
+        time.sleep(max(0.0, ends_after - (now_ns() - stored_ns) / 1e9))
+        ended_ns = now_ns()
+        for one in leaving:
+            one.delete()
+            self._membership.remove(one.sink.name, now_ns())
+        self._members = self._members - gone | new
+        return (ended_ns - stored_ns) / 1e9
 
     def no_service(self) -> None:
         """The Service is deleted; comes back when the path has applied it."""
