@@ -1,0 +1,166 @@
+"""kube-dns with scripted servers as its pods, and a pod that asks all the time, on one path.
+
+The scenarios of trouble behind kube-dns are told in its words. The servers stand in for CoreDNS because they can be
+told to be silent, slow or wrong.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Self
+
+from proxy.lab.cluster import Cluster
+from proxy.lab.nodes import Pod
+from proxy.lab.outcome import Mark, Outcome, Question, tally_questions
+from proxy.lab.scenario import Expectation, Run
+from proxy.lab.sidestep import DNS
+from proxy.lab.traffic import DnsServer, Questioner, Traffic, now_ns
+
+KUBE_DNS = "10.96.0.10"
+REPLICAS = 3
+PATIENCE = 2.5
+"""Seconds until musl asks again; glibc waits 5."""
+KNOWN_RATE, NEW_RATE = 80, 20
+"""Questions a second for one name that everybody asks, and for names of which each is asked once."""
+KNOWN, NEW = "orders.shop.svc.cluster.local", "n{number}.example.com"
+
+KEEPS_KNOWN = Expectation("loses no name that it knew", lambda outcome: not outcome.figures["known lost"])
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """When it begins, when it is over, when nothing is asked any more: seconds after the start."""
+
+    begins: float
+    over: float
+    end: float
+
+
+SHORT = Trouble(0.8, 2.8, 3.2)
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPod:
+    """A pod and the server in it; `delete` ends both."""
+
+    pod: Pod
+    server: DnsServer
+
+    @property
+    def address(self) -> str:
+        return self.pod.address
+
+    def delete(self) -> None:
+        """Whatever it had not answered yet dies with it; its address is free."""
+        self.server.kill()
+        self.pod.delete()
+
+
+class DnsCase:
+    """Use as a context manager; in it: `pods`, `ask`, `at`, and in the end `outcome`.
+
+    kube-dns has REPLICAS endpoints, in use on this path, before anybody asks.
+    """
+
+    def __init__(self, cluster: Cluster, run: Run, *, ttl: int | None = None, known: Sequence[str] = ()) -> None:
+        """Names that are not `known`, as `Traffic.dns_server` has it, don't exist; without any all do.
+
+        Without a `ttl` answers are good for CoreDNS's 5 s, in the short form for one: it ends within the trouble.
+        """
+        self.cluster = cluster
+        self.path = run.path
+        self.pods: list[DnsPod] = []
+        self._run = run
+        self._ttl = ttl or (1 if run.short else 5)
+        self._known = known
+        self._made = 0
+        self._marks: list[Mark] = []
+        self._began_ns = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.traffic = stack.enter_context(Traffic(self._run.directory))
+            self.service = self.cluster.service(
+                "kube-system/kube-dns", KUBE_DNS, 53, port_name="dns", protocols=("UDP", "TCP")
+            )
+            if self.path == "sidestep":
+                self.sidestep = stack.enter_context(self.cluster.sidestep(dns=self.service))
+            self.client = self.cluster.pod("client")
+            self.replace_pods(REPLICAS)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def target(self) -> str:
+        """Where clients ask on this path: `ip:53`."""
+        return self.service.address if self.path == "kube-proxy" else DNS
+
+    def replace_pods(self, replicas: int) -> None:
+        """So many new pods are kube-dns's endpoints from now on, and those it had are gone.
+
+        It comes back when the path has applied it. With pods before and after, the new ones answer before the old
+        ones leave.
+        """
+        old, self.pods = self.pods, [self._pod() for _ in range(replicas)]
+        addresses = [one.address for one in self.pods]
+        self.cluster.set_endpoints(self.service, addresses)
+        self.cluster.wait_synced()
+        if self.path == "sidestep":
+            self.sidestep.wait_applied(self.service, addresses)
+        for one in old:
+            one.delete()
+
+    def ask(self, seconds: float) -> None:
+        """The pod asks from now on, each question from a fresh port; times of `at` count from here."""
+        self._known_asker = self._questioner(KNOWN, KNOWN_RATE, seconds)
+        self._new_asker = self._questioner(NEW, NEW_RATE, seconds)
+        self._began_ns = now_ns()
+        self._known_asker.start()
+        self._new_asker.start()
+
+    def at(self, seconds: float, what: str) -> None:
+        """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
+        time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
+        self._marks.append(Mark(now_ns(), what))
+        self._run.say(what)
+
+    def outcome(self, trouble: Trouble, *notes: str) -> Outcome:
+        """What the pod saw, once it has asked all. How long it waited is told of the time of trouble."""
+        figures: dict[str, float] = {}
+        everything: list[Question] = []
+        span = range(*(self._began_ns + round(seconds * 1e9) for seconds in (trouble.begins, trouble.over)))
+        for what, asker in (("known", self._known_asker), ("new", self._new_asker)):
+            asker.wait(600)
+            asked = asker.questions()
+            everything += asked
+            figures[f"{what} lost"] = sum(1 for one in asked if not _answered(one))
+            waits = [one.milliseconds for one in asked if _answered(one) and one.at_ns in span]
+            figures |= {f"{what} p50 ms": median(waits), f"{what} slowest ms": max(waits)} if waits else {}
+        counted = tally_questions(everything, within=PATIENCE, marks=self._marks, notes=notes)
+        return replace(counted, figures=figures)  # waits of both kinds of names together say nothing about either
+
+    def _pod(self) -> DnsPod:
+        self._made += 1
+        pod = self.cluster.pod(f"dns-{self._made}")
+        server = self.traffic.dns_server(pod, f"{pod.address}:53", known=self._known, ttl=self._ttl)
+        return DnsPod(pod, server)
+
+    def _questioner(self, name: str, rate: float, seconds: float) -> Questioner:
+        return self.traffic.questioner(
+            self.client,
+            self.target,
+            name=name,
+            rate=rate,
+            seconds=seconds,
+            source_ports="fresh",
+            timeout=PATIENCE,
+        )
+
+
+def _answered(question: Question) -> bool:
+    return bool(question.answered_ns) and question.rcode == 0 and question.milliseconds <= PATIENCE * 1000
