@@ -200,16 +200,19 @@ class Cluster:
         dns: Service | None = None,
         sections: Mapping[str, Any] | None = None,
         node: int = 0,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Sidestep:
         """A Sidestep on a node, following the API server; a context manager that starts and stops it.
 
         It listens on 169.254.20.10: port 8125 for `statsd`, and port 53 for everything that `dns` is to answer.
-        `sections` replaces whole sections of its configuration.
+        `sections` replaces whole sections of its configuration; `before` are words before its command, `environment`
+        has variables of its own.
         """
         place = self.nodes[node]
         directory = self.run.directory / f"{place.name}-sidestep-{len(self._sidesteps) + 1}"
         written = sidestep.configuration(statsd, dns, self._objects.source, directory)
-        made = Sidestep(place, directory, {**written, **(sections or {})})
+        made = Sidestep(place, directory, {**written, **(sections or {})}, before, environment)
         self._sidesteps.append(made)
         return made
 

@@ -1,6 +1,7 @@
 """Connection tracking of one node: its flows, its counters, and forgetting flows."""
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,6 +56,12 @@ class Conntrack:
             )
             words = ("-p", "udp", "-s", source, "--sport", source_port, "-d", destination, "--dport", port)
             self._node.run("sh", "-c", 'conntrack "$@" || true', "sh", "-D", *words)
+
+    def fill(self) -> int:
+        """Make it full of established flows. Returns how many it can have at most."""
+        most = int(self._node.run("sysctl", "-n", "net.netfilter.nf_conntrack_max"))
+        self._node.run(sys.executable, "-m", "proxy.lab.full_table", str(most), limit=120)
+        return most
 
     def flush(self) -> None:
         """Forget everything."""

@@ -1,5 +1,6 @@
 """The real CoreDNS: in pods as the cluster's DNS, and on a node with what NodeLocal DNSCache puts around it."""
 
+import contextlib
 import socket
 import subprocess
 from pathlib import Path
@@ -151,7 +152,8 @@ class NodeCache(CoreDns):
         self.kill()
         if self._set_up:
             self._set_up = False
-            self._rules("-D")
+            with contextlib.suppress(RuntimeError):  # somebody flushed them
+                self._rules("-D")
             self.place.ip(f"addr del {self._cluster_ip}/32 dev lo")
 
     def _rules(self, change: str) -> None:

@@ -16,6 +16,16 @@ from proxy.lab import dns_wire
 from proxy.lab.pod import ENDED, Control, Log, Pace
 
 _PIECE = 65535
+_LOST = (
+    errno.ECONNREFUSED,
+    errno.EPERM,
+    errno.ENOBUFS,
+    errno.EAGAIN,
+    errno.EINVAL,  # a rule on the node itself sends it to a pod that is gone: the route there is a blackhole
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+)
+"""Errors of sending that are the path's: the question is lost."""
 
 
 class _Stream:
@@ -257,7 +267,7 @@ class Questioner:
                 else:  # goes out when the connection stands
                     stream.to_send += len(wire).to_bytes(2, "big") + wire
             except OSError as error:
-                if error.errno not in (errno.ECONNREFUSED, errno.EPERM, errno.ENOBUFS, errno.EAGAIN):
+                if error.errno not in _LOST:
                     raise
 
     def _datagram_socket(self, port: int) -> socket.socket:

@@ -244,10 +244,24 @@ def cleanup(say: Callable[[str], None] = lambda _: None, runs: Iterable[str] | N
     return tuple(removed)
 
 
+def mount(directory: Path, size_bytes: int) -> None:
+    """Have the directory on a disk of its own, which is empty. Raises RuntimeError."""
+    command("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "sidestep-lab", str(directory))
+
+
+def unmount(directory: Path) -> None:
+    """Take such a disk away, with what is on it. Raises RuntimeError."""
+    command("umount", "--lazy", str(directory))
+
+
 def remove_run(identifier: str) -> None:
     """Remove all that is found of a run, whoever made it."""
     names = _namespaces_of(identifier)
     _kill(names)
+    for line in Path("/proc/mounts").read_text().splitlines():
+        mounted = Path(line.split()[1])
+        if mounted.is_relative_to(RUNS / identifier):
+            unmount(mounted)
     for name in names:
         _delete(name)
     for directory in FILES.glob(f"{PREFIX}{identifier}-*"):

@@ -85,7 +85,11 @@ class Node(Namespace):
             f"addr add {LISTENER}/32 dev lo",
         )
         self.run("sysctl", "-qw", *_NODE_SYSCTLS)
-        self.run("nft", "-f", "-", given=_TRACKED)
+        self.track()
+
+    def track(self) -> None:
+        """Have connection tracking on, also when somebody has flushed the rules."""
+        self.run("nft", "-f", "-", given=f"add table inet sidestep-lab\ndelete table inet sidestep-lab\n{_TRACKED}")
 
     def overlay(self, other: "Node") -> None:
         """Reach the other node's pods through VXLAN. Both nodes need it; pods made later have the smaller MTU."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -39,10 +39,22 @@ def configuration(
 
 
 class Sidestep:
-    """One `sidestep run` on a node; as a context manager it is started, ready, and stopped at the end."""
+    """One `sidestep run` on a node; as a context manager it is started, ready, and stopped at the end.
 
-    def __init__(self, node: Node, directory: Path, sections: Mapping[str, Any]) -> None:
+    `before` are words before its command, `environment` has variables of its own.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        directory: Path,
+        sections: Mapping[str, Any],
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.node = node
+        self._before = tuple(before)
+        self._environment = {**os.environ, **(environment or {})}
         self.directory = directory
         self.config = directory / "sidestep.yaml"
         self.socket = directory / "admin.sock"
@@ -72,12 +84,24 @@ class Sidestep:
     def start(self) -> None:
         """Start it and come back at once."""
         command = (sys.executable, "-m", "proxy", "run", "--config", str(self.config), "--log-format", "text")
-        self._process = self.node.spawn(*command, log=self.directory.name)
+        self._process = self.node.spawn(*self._before, *command, log=self.directory.name, env=self._environment)
 
     @property
     def running(self) -> bool:
         """Whether its control process is there, frozen or not."""
         return self._process is not None and self._process.poll() is None
+
+    def upgrade(self) -> None:
+        """A second one is started, takes over from the first, and is the one from now on: a new release."""
+        old = self._process
+        if old is None:
+            raise RuntimeError("Sidestep is not running")
+        self.start()
+        try:
+            old.wait(30)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"the old Sidestep did not let go\n{self.log}") from None
+        self.wait_ready()
 
     def stop(self) -> None:
         """End it as `systemctl stop` would: SIGTERM, and SIGKILL for what is left after 10 s."""

@@ -4,15 +4,28 @@ A module defines one subclass of `Scenario`; its instance stands here.
 """
 
 from proxy.lab.scenario import Scenario
+from proxy.lab.scenarios.api_server_away import ApiServerAway
+from proxy.lab.scenarios.clock_jumps import ClockJumps
+from proxy.lab.scenarios.conntrack_full import ConntrackFull
 from proxy.lab.scenarios.coredns_gone import CorednsGone
 from proxy.lab.scenarios.coredns_pod_silent import CorednsPodSilent
+from proxy.lab.scenarios.coredns_replaced_meanwhile import CorednsReplacedMeanwhile
 from proxy.lab.scenarios.coredns_servfail import CorednsServfail
 from proxy.lab.scenarios.coredns_slow import CorednsSlow
+from proxy.lab.scenarios.disk_full import DiskFull
+from proxy.lab.scenarios.dns_worker_killed import DnsWorkerKilled
+from proxy.lab.scenarios.everything_hangs import EverythingHangs
+from proxy.lab.scenarios.everything_killed import EverythingKilled
+from proxy.lab.scenarios.new_release import NewRelease
+from proxy.lab.scenarios.node_cache_stopped import NodeCacheStopped
+from proxy.lab.scenarios.out_of_memory import OutOfMemory
 from proxy.lab.scenarios.pod_recreated_while_kube_proxy_is_away import PodRecreatedWhileKubeProxyIsAway
 from proxy.lab.scenarios.rolling_update import RollingUpdate
+from proxy.lab.scenarios.rules_flushed import RulesFlushed
 from proxy.lab.scenarios.service_deleted import ServiceDeleted
 from proxy.lab.scenarios.source_port_reused import SourcePortReused
 from proxy.lab.scenarios.statsd_scaled_to_zero import StatsdScaledToZero
+from proxy.lab.scenarios.uninstalled import Uninstalled
 
 SCENARIOS: tuple[Scenario, ...] = (
     StatsdScaledToZero(),
@@ -21,6 +34,19 @@ SCENARIOS: tuple[Scenario, ...] = (
     SourcePortReused(),
     CorednsGone(),
     RollingUpdate(),
+    DnsWorkerKilled(),
+    EverythingHangs(),
+    EverythingKilled(),
+    NodeCacheStopped(),
+    Uninstalled(),
+    NewRelease(),
+    CorednsReplacedMeanwhile(),
+    RulesFlushed(),
+    ConntrackFull(),
+    OutOfMemory(),
+    DiskFull(),
+    ClockJumps(),
+    ApiServerAway(),
     CorednsPodSilent(),
     CorednsSlow(),
     CorednsServfail(),
