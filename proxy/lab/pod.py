@@ -102,18 +102,19 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from proxy.lab import dns_pod, statsd_pod
+    from proxy.lab import dns_pod, libc_pod, statsd_pod
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--log", type=Path, required=True)
+    paced = argparse.ArgumentParser(add_help=False)
+    paced.add_argument("--rate", type=float, required=True)
+    paced.add_argument("--count", type=int, required=True)
+    paced.add_argument("--first", type=int, required=True)
     listens = argparse.ArgumentParser(add_help=False)
     listens.add_argument("--listen", type=host_and_port, required=True)
-    sends = argparse.ArgumentParser(add_help=False)
+    sends = argparse.ArgumentParser(add_help=False, parents=[paced])
     sends.add_argument("--to", type=host_and_port, required=True)
     sends.add_argument("--source-ports", type=ports, required=True)
-    sends.add_argument("--rate", type=float, required=True)
-    sends.add_argument("--count", type=int, required=True)
-    sends.add_argument("--first", type=int, required=True)
 
     parser = argparse.ArgumentParser(prog="python -m proxy.lab.pod")
     roles = parser.add_subparsers(required=True)
@@ -134,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     questioner.add_argument("--edns-bytes", type=int, default=0)
     questioner.add_argument("--tcp", action="store_true")
     questioner.set_defaults(work=dns_pod.questioner)
+    lookups = roles.add_parser("libc-lookups", parents=[common, paced])
+    lookups.add_argument("--name", required=True)
+    lookups.set_defaults(work=libc_pod.lookups)
     return parser
 
 

@@ -253,6 +253,15 @@ class Traffic:
         options += self._pace(rate, seconds)
         return self._began(Questioner(place, "dns-questioner", self._log(place, "questioner"), *options))
 
+    def lookups(self, place: Place, *, name: str, rate: float, seconds: float) -> Questioner:
+        """Waits for `start`; then looks names up one after another with the C library, as its place's files say.
+
+        So many a second for `seconds`, where each takes less than its share. `{number}` in the name becomes a number
+        of its own for each. A lookup is both address families; one that fails counts as without an answer.
+        """
+        options = [f"--name={name}", *self._pace(rate, seconds)]
+        return self._began(Questioner(place, "libc-lookups", self._log(place, "lookups"), *options))
+
     def _pace(self, rate: float, seconds: float) -> list[str]:
         return [
             f"--rate={rate}",

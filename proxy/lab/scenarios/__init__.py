@@ -16,6 +16,7 @@ from proxy.lab.scenarios.disk_full import DiskFull
 from proxy.lab.scenarios.dns_worker_killed import DnsWorkerKilled
 from proxy.lab.scenarios.everything_hangs import EverythingHangs
 from proxy.lab.scenarios.everything_killed import EverythingKilled
+from proxy.lab.scenarios.ndots import Ndots
 from proxy.lab.scenarios.new_release import NewRelease
 from proxy.lab.scenarios.node_cache_stopped import NodeCacheStopped
 from proxy.lab.scenarios.out_of_memory import OutOfMemory
@@ -33,6 +34,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ServiceDeleted(),
     SourcePortReused(),
     CorednsGone(),
+    Ndots(),
     RollingUpdate(),
     DnsWorkerKilled(),
     EverythingHangs(),
