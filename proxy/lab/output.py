@@ -44,6 +44,10 @@ def rows(results: Iterable[Result]) -> Iterator[tuple[str, ...]]:
             head, verdict = ("", ""), ""
 
 
+def _shown(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
 def _figures(outcome: Outcome) -> tuple[str, ...]:
     counts = outcome.sent, outcome.delivered, outcome.misdelivered, outcome.lost
     return (*(f"{count:,}" for count in counts), f"{outcome.worst_outage_ms:,.0f} ms")
@@ -54,7 +58,7 @@ def remarks(results: Iterable[Result]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for result in results:
         said = list(result.reasons)
         for path, outcome in result.outcomes.items():
-            told = [f"{name} {number:,.4g}" for name, number in outcome.figures.items()]
+            told = [f"{name} {_shown(number)}" for name, number in outcome.figures.items()]
             told += [f"{outcome.late:,} were kept and came late"] if outcome.late else []
             told += outcome.notes
             said += [f"{_NAMES[path]}: {'; '.join(told)}"] if told else []
