@@ -74,6 +74,11 @@ def privilege_options() -> list[str]:
     return ["--uid", str(UNPRIVILEGED_ID), "--gid", str(UNPRIVILEGED_ID)]
 
 
+def worker_user() -> int:
+    """The user id that workers have."""
+    return os.geteuid() or UNPRIVILEGED_ID
+
+
 def how_it_ended(code: int) -> str:
     """A return code in words."""
     if code >= 0:

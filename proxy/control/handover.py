@@ -90,6 +90,11 @@ class Predecessor:
             self.sockets = [(what, socket.socket(fileno=fd)) for what, fd in handed]
             self.journals = fds[named:]
 
+    @property
+    def serves_dns(self) -> bool:
+        """Whether it listens for DNS itself, as far as it says."""
+        return self.refusal is not None or any(what.of == "dns" for what, _ in self.sockets)
+
     def taken(self) -> None:
         """Let it go."""
         try:

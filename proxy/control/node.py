@@ -4,13 +4,18 @@ Nothing that may block happens on the event loop's thread. Which packet goes whe
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
+from proxy.control.child import worker_user
 from proxy.control.errors import CannotRun
 from proxy.control.lease_probes import LeaseProbes
+from proxy.control.text import untracked_advice
+from proxy.node import nodelocal
 from proxy.node.kernel import Kernel
 from proxy.node.nft import NodeError
 from proxy.node.table import NodeListener
@@ -19,6 +24,8 @@ from proxy.settings.sections import Node
 CHECK_EVERY = 2.0
 """How often table and addresses are looked at; 5 s is the most that a flushed ruleset may go unnoticed."""
 COUNT_EVERY = 0.2
+LOOK_FOR_RULES_EVERY = 15
+"""Every so many looks, also for other people's rules."""
 
 Lease = Literal["held", "lost", "draining", "none"]
 """`none`: a wildcard or loopback, which never has one."""
@@ -34,21 +41,28 @@ class NodeKeeper:
         """`secret` is what relays send back in this run; `check` is in seconds."""
         self._node = node
         self._check = check
-        self._kernel = Kernel(node.interface)
+        self._kernel = Kernel(node.interface, asking_user=worker_user())
         self._probes = LeaseProbes(secret)
         self._thread = _one_thread()
         self._listeners: tuple[NodeListener, ...] = ()
         self._draining = False
+        self._waiting_for: str | None = None
+        self._untracked: list[str] = []
         self._leases: dict[str, Lease] = {}
         self._lost: dict[str, int] = {}
         self._yielded = False
         self._failure: str | None = None
 
-    def prepare(self, listeners: Sequence[NodeListener]) -> None:
+    def prepare(self, listeners: Sequence[NodeListener], waiting_for: str | None = None) -> None:
         """Before the sockets, blocking: the table, then the addresses, then conntrack's entries without DNAT deleted.
 
-        What an earlier run left is taken over, also after a hand-over that failed. Raises CannotRun.
+        What an earlier run left is taken over, also after a hand-over that failed. `waiting_for` is who still listens
+        there: nobody takes a lease before `proceed`, and once that one leaves, packets go to the fallback. Raises
+        CannotRun.
         """
+        self._waiting_for = waiting_for
+        if waiting_for is not None:
+            self._kernel.wanted = replace(self._kernel.wanted, mode="draining")
         try:
             self._thread.submit(self._kernel.set_up, listeners, self._node.lease, take_over=True).result()
         except NodeError as error:
@@ -71,6 +85,11 @@ class NodeKeeper:
         except NodeError as error:
             raise CannotRun(str(error)) from error
         self._listeners, self._node = tuple(listeners), node
+
+    async def proceed(self) -> None:
+        """The sockets are ours now: answers may take leases. Raises CannotRun."""
+        await self.undrain()
+        self._waiting_for = None
 
     async def settle(self) -> None:
         """After the sockets of listeners that are no longer listed are closed: their addresses and rules go."""
@@ -142,8 +161,9 @@ class NodeKeeper:
 
         Questions without the mark would be answered by the fallback of a listener that has no lease.
         """
-        if self._draining:
-            return {name: "draining" for name, lease in self._states().items() if lease != "none"}
+        if self._draining or self._waiting_for:
+            why = "draining" if self._draining else f"waiting for {self._waiting_for} to leave"
+            return {name: why for name, lease in self._states().items() if lease != "none"}
         return {
             name: f"no lease: {failure}"
             for name, (age, failure) in self._probes.answers().items()
@@ -157,6 +177,8 @@ class NodeKeeper:
             "lost": dict(self._lost),
             "interface": self._kernel.interface,
             "draining": self._draining,
+            "waiting_for": self._waiting_for,
+            "untracked": list(self._untracked),
             "taken_over": self._yielded,
             "repairs": dict(self._kernel.repairs),
             "error": self._failure,
@@ -171,7 +193,9 @@ class NodeKeeper:
         for one in self._listeners:
             age, _ = answers.get(one.name, (float("inf"), ""))
             held: Lease = "held" if age <= self._node.lease else "lost"
-            states[one.name] = "none" if not one.leasable else "draining" if self._draining else held
+            states[one.name] = (
+                "none" if not one.leasable else "draining" if self._draining or self._waiting_for else held
+            )
         return states
 
     async def _watch_leases(self) -> None:
@@ -189,13 +213,20 @@ class NodeKeeper:
             await asyncio.sleep(self._node.probe)
 
     async def _look_after(self) -> None:
-        while True:
+        for turn in itertools.count():
+            if turn % LOOK_FOR_RULES_EVERY == 0 and self._waiting_for is None:
+                self._say_untracked(await self._try(nodelocal.untracked, self._listeners) or [])
             await asyncio.sleep(self._check)
             for trouble in await self._try(self._kernel.repair) or ():
                 _log.warning("%s: repaired", trouble)
             if self._kernel.yielded and not self._yielded:
                 _log.info("another run has taken the kernel's set-up over")
             self._yielded = self._kernel.yielded
+
+    def _say_untracked(self, names: list[str]) -> None:
+        if names and names != self._untracked:
+            _log.warning("%s", untracked_advice(names))
+        self._untracked = names
 
     async def _off_loop(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from proxy.control.child import worker_user
 from proxy.control.configuration import load, read_settings
 from proxy.control.endpoints import SNAPSHOT_FILE, Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.node_listeners import node_listeners
-from proxy.node import addresses, kernel
+from proxy.control.nodelocal import in_the_way
+from proxy.control.text import untracked_advice
+from proxy.node import addresses, kernel, nodelocal
 from proxy.node import plan as plans
 from proxy.node.nft import NodeError
 from proxy.node.table import NodeListener
@@ -34,24 +37,31 @@ class Planned:
             interface = addresses.usable_interface(node.interface)
             self._found = kernel.found()
             listeners = tuple(node_listeners(loaded, endpoints))
-            self._wanted = plans.Wanted(listeners, "serving", node.lease, interface, "planned")
+            self._wanted = plans.Wanted(listeners, "serving", node.lease, interface, "planned", worker_user())
             self._plan = plans.plan(self._wanted, self._found)
             link_is_ours = interface != "lo" and (
                 addresses.link_is_ours(interface) or not addresses.link_exists(interface)
             )
             self._stay = plans.things_that_stay(self._wanted, self._found, link_is_ours)
+            self._untracked = nodelocal.untracked(listeners)
+        self._waiting_for = in_the_way(loaded.listen)
 
     def text(self) -> Iterator[str]:
         """Lines for people."""
         if self.manage:
             yield from plans.as_text(self._wanted, self._found, self._plan, self._stay)
+            if self._waiting_for:
+                yield f"{self._waiting_for} serves now: a start waits for it to leave"
+            if self._untracked:
+                yield untracked_advice(self._untracked)
         else:
             yield "node.manage is off: nothing would be set up in the kernel"
 
     def json(self) -> dict[str, Any]:
         """The same for programs."""
         if self.manage:
-            return {"manage": True, **plans.as_json(self._wanted, self._found, self._plan, self._stay)}
+            told = plans.as_json(self._wanted, self._found, self._plan, self._stay)
+            return {"manage": True, **told, "waiting_for": self._waiting_for, "untracked": self._untracked}
         return {"manage": False, "stays": []}
 
 

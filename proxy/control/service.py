@@ -22,6 +22,7 @@ from proxy.control.files import LOOK_EVERY, WatchedFiles
 from proxy.control.handover import Estate, Giver, Handed, Predecessor, find_predecessor
 from proxy.control.node import NodeKeeper
 from proxy.control.node_listeners import node_listeners
+from proxy.control.nodelocal import in_the_way
 from proxy.control.notify import notify
 from proxy.control.probe import loopback_for, new_secret
 from proxy.control.readiness import Readiness
@@ -90,6 +91,9 @@ class Service:
         self._state = State(configuration, self._dns, self._relay, self._endpoints, self._node)
         self._admin_sockets: dict[str, socket.socket] = {}
         self._predecessor: Predecessor | None = None
+        self._waiting_for: str | None = None
+        self._listening = asyncio.Event()
+        """The sockets are open: not while NodeLocal DNSCache has their addresses."""
         self._owns_files = True
         """Of its Unix sockets: not before a predecessor has left them to us, nor once a successor has them."""
         self._files = WatchedFiles()
@@ -109,13 +113,17 @@ class Service:
         self._endpoints.follow(now)
         self._predecessor = find_predecessor(path)
         if self._node is not None:
-            self._node.prepare(node_listeners(now, self._endpoints))
+            if self._predecessor is None or not self._predecessor.serves_dns:
+                self._waiting_for = in_the_way(now.listen)
+            self._node.prepare(node_listeners(now, self._endpoints), self._waiting_for)
         if self._predecessor is not None:
             self._owns_files = False
             self._take_over(self._predecessor, admin.listen)
         beside = self._predecessor is not None and self._predecessor.refusal is not None
-        self._open(now, beside=beside)
-        self._close_others(now)
+        if self._waiting_for is None:
+            self._open(now, beside=beside)
+            self._close_others(now)
+            self._listening.set()
         if self._predecessor is not None:
             self._dns.inherit(self._predecessor.journals)
         if "tcp" not in self._admin_sockets:
@@ -251,6 +259,8 @@ class Service:
             others += [group.create_task(self._look_at_files()), group.create_task(self._endpoints.run())]
             if self._node is not None:
                 others.append(group.create_task(self._keep_node(self._node)))
+                if not self._listening.is_set():
+                    others.append(group.create_task(self._come_in(self._node)))
             await self._stopping.wait()
             notify("STOPPING=1")
             serving.cancel()
@@ -293,15 +303,43 @@ class Service:
             await admin.close()
 
     async def _announce(self) -> None:
-        self._say_what_serves()
+        if self._waiting_for is None:
+            self._say_what_serves()
         for workers in self._workers:
             await workers.wait_ready()
         if self._predecessor is not None:
             self._predecessor.taken()
             self._owns_files = True
         self._alone.set()
+        await self._listening.wait()
         notify("READY=1")
         _log.info("ready%s", "".join(f"; try: {hint}" for hint in self._hints()))
+
+    async def _come_in(self, node: NodeKeeper) -> None:
+        """NodeLocal DNSCache serves where we shall: the kernel has the fallback already; we listen once it leaves."""
+        advice = "waiting for it to leave; docs/migration.md has the way without a gap"
+        _log.warning("%s still serves: %s", self._waiting_for, advice)
+        told = None
+        while not self._listening.is_set():
+            await asyncio.sleep(LOOK_EVERY)
+            now = self._configuration.now
+            try:
+                if await asyncio.to_thread(in_the_way, now.listen) is not None or self._stopping.is_set():
+                    continue
+                self._open(now)
+            except CannotRun as error:
+                if str(error) != told:
+                    _log.error("%s", error)
+                told = str(error)
+                continue
+            self._listening.set()
+        _log.info("%s has left: taking its place", self._waiting_for)
+        self._waiting_for = None
+        self._say_what_serves()
+        self._give_out()
+        await node.proceed()
+        if self._configuration.error:
+            self._reload.set()  # what could not be opened meanwhile
 
     def _hints(self) -> Iterator[str]:
         for address in self._dns_sockets.addresses[:1]:

@@ -159,12 +159,24 @@ def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
     ]
     if node.get("draining"):
         found.append("drained: `sidestep undrain` lets it back into the path")
+    if node.get("waiting_for"):
+        found.append(f"{node['waiting_for']} still serves; remove it, and this one takes over (docs/migration.md)")
+    if node.get("untracked"):
+        found.append(untracked_advice(node["untracked"]))
     if node.get("error"):
         found.append(f"the kernel's set-up: {node['error']}")
     watch = status["watch"]
     if watch.get("error"):
         found.append(f"endpoints are those of {watch['age_seconds'] or 0:.0f} s ago: {watch['error']}")
     return [*found, *watch["notes"]]
+
+
+def untracked_advice(names: Sequence[str]) -> str:
+    """What iptables rules of another program do to these listeners, and what to do about it."""
+    return (
+        f"iptables rules in table raw, as NodeLocal DNSCache has them, keep packets to {', '.join(names)} untracked: "
+        "they can't fail over; docs/migration.md says how to remove them"
+    )
 
 
 @dataclass(frozen=True, slots=True)

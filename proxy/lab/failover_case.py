@@ -4,7 +4,6 @@ The scenarios of failover are told in its words. On Sidestep's path it is Sidest
 the other one NodeLocal DNSCache: CoreDNS with its Corefile, its addresses and its rules.
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -279,10 +278,6 @@ class FailoverCase:
         ]
         return 100 * sum(1 for one in asked if not _answered(one, PROMPT_MS)) / len(asked) if asked else 0.0
 
-    def command(self, *words: str) -> str:
-        """A `sidestep` command with its configuration, on the node. Raises RuntimeError if it fails."""
-        return self.node.run(sys.executable, "-m", "proxy", *words, "--config", str(self.sidestep.config))
-
     def left(self) -> list[str]:
         """What there is of Sidestep on the node, each named as `sidestep plan` does."""
         found = []
@@ -363,7 +358,7 @@ class FailoverCase:
     def _restore(self) -> None:
         """The node as the other scenarios have it."""
         with suppress(RuntimeError):
-            self.command("cleanup")
+            self.sidestep.command("cleanup")
         with suppress(RuntimeError):
             self.node.ip(f"addr add {LISTENER}/32 dev lo")
 

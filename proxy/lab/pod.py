@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     sender = roles.add_parser("statsd-sender", parents=[common, sends])
     sender.add_argument("--connected", action="store_true")
     sender.add_argument("--size-bytes", type=int, default=0)
+    sender.add_argument("--lines", type=int, default=1)
     sender.set_defaults(work=statsd_pod.sender)
     server = roles.add_parser("dns-server", parents=[common, listens])
     server.add_argument("--known", action="append", default=[])

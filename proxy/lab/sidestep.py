@@ -86,6 +86,10 @@ class Sidestep:
         command = (sys.executable, "-m", "proxy", "run", "--config", str(self.config), "--log-format", "text")
         self._process = self.node.spawn(*self._before, *command, log=self.directory.name, env=self._environment)
 
+    def command(self, *words: str) -> str:
+        """What a `sidestep` command with its configuration prints, on the node. Raises RuntimeError if it fails."""
+        return self.node.run(sys.executable, "-m", "proxy", *words, "--config", str(self.config))
+
     @property
     def running(self) -> bool:
         """Whether its control process is there, frozen or not."""

@@ -153,11 +153,20 @@ class StatsdCase:
         source_ports: str = "40000",
         connected: bool = False,
         client: str = "client",
+        size_bytes: int = 0,
+        lines: int = 1,
     ) -> StatsdSender:
         """Send from a pod of this name, made where needed; times of `at` count from the first sender's start."""
         place = self.cluster.run.namespaces.get(client) or self.cluster.pod(client)
         sender = self.traffic.statsd_sender(
-            place, self.target, rate=rate, seconds=seconds, source_ports=source_ports, connected=connected
+            place,
+            self.target,
+            rate=rate,
+            seconds=seconds,
+            source_ports=source_ports,
+            connected=connected,
+            size_bytes=size_bytes,
+            lines=lines,
         )
         self._senders.append(sender)
         self._began_ns = self._began_ns or now_ns()

@@ -28,6 +28,13 @@ def line(number: int, at_ns: int, size_bytes: int = 0) -> bytes:
     return text + b"|#pad:" + b"x" * room if room > 0 else text
 
 
+def datagram(first: int, lines: int, at_ns: int, size_bytes: int = 0) -> bytes:
+    """So many lines, numbered from `first` on, as long as each other but for the last; together of that size."""
+    each = (size_bytes - (lines - 1)) // lines
+    last = size_bytes - (lines - 1) * (each + 1)
+    return b"\n".join(line(first + place, at_ns, last if place == lines - 1 else each) for place in range(lines))
+
+
 def read(datagram: bytes) -> list[tuple[int, int]]:
     """Number and sending time of each of the lab's lines in it."""
     found = (_LINE.match(text) for text in datagram.split(b"\n"))
@@ -45,19 +52,19 @@ def sender(options: argparse.Namespace, control: Control) -> None:
         for turn in range(pace.count):
             if control.ended_before(pace.due_ns(turn)):
                 break
-            number, failed = options.first + turn, ""
+            first, failed = options.first + turn * options.lines, ""
             fresh = None if sockets else _sending(options, 0)
             at_ns = time.monotonic_ns()
             try:
                 sending = fresh or sockets[turn % len(sockets)]
-                text = line(number, at_ns, options.size_bytes)
+                text = datagram(first, options.lines, at_ns, options.size_bytes)
                 sending.send(text) if options.connected else sending.sendto(text, options.to)
             except OSError as error:
                 failed = errno.errorcode.get(error.errno or 0, str(error))
             if fresh:
                 fresh.close()
             behind_ns = max(behind_ns, at_ns - pace.due_ns(turn))
-            rows.append(f"{number} {at_ns} {failed}".rstrip())
+            rows += [f"{first + place} {at_ns} {failed}".rstrip() for place in range(options.lines)]
     Log(options.log).write(rows)
     control.summary({"sent": len(rows), "behind_ms": behind_ns / 1e6})
 

@@ -133,7 +133,7 @@ class StatsdSink(PodProcess):
 
 
 class StatsdSender(PodProcess):
-    """Sends a numbered counter line per datagram; begins with `start`."""
+    """Sends datagrams of numbered counter lines; begins with `start`."""
 
     def start(self) -> None:
         self.tell("go")
@@ -207,13 +207,15 @@ class Traffic:
         source_ports: str = "40000",
         connected: bool = False,
         size_bytes: int = 0,
+        lines: int = 1,
     ) -> StatsdSender:
         """Waits for `start`; then `rate` datagrams a second for `seconds`, unless `finish` comes first.
 
         `source_ports` is one port, a range `LOW-HIGH` whose ports are used in turn, or `fresh`: a new socket for each
-        datagram. A connected socket hears refusals. Lines are padded with a tag up to `size_bytes`.
+        datagram. A connected socket hears refusals. A datagram has so many lines, each with a number of its own,
+        which are padded with tags until it has `size_bytes`.
         """
-        options = [f"--to={to}", f"--source-ports={source_ports}", f"--size-bytes={size_bytes}"]
+        options = [f"--to={to}", f"--source-ports={source_ports}", f"--size-bytes={size_bytes}", f"--lines={lines}"]
         options += [*self._pace(rate, seconds), *(["--connected"] if connected else [])]
         return self._began(StatsdSender(place, "statsd-sender", self._log(place, "sender"), *options))
 

@@ -22,11 +22,16 @@ _log = logging.getLogger("sidestep.node")
 class Kernel:
     """Table and addresses of one run's listeners. Every method may raise NodeError."""
 
-    def __init__(self, interface: str, wall: Callable[[], float] = time.time) -> None:
-        """`interface` is where addresses are added, or `lo` if the kernel can't make it; `wall` gives Unix time."""
+    def __init__(
+        self, interface: str, wall: Callable[[], float] = time.time, *, asking_user: int | None = None
+    ) -> None:
+        """`interface` is where addresses are added, or `lo` if the kernel can't make it; `wall` gives Unix time.
+
+        `asking_user` is the user id of our workers.
+        """
         self._wanted_interface = interface
         self._wall = wall
-        self.wanted = Wanted((), "serving", 0.5, "", "")
+        self.wanted = Wanted((), "serving", 0.5, "", "", asking_user)
         self._leaving: tuple[NodeListener, ...] = ()
         self._fingerprint = ""
         self.yielded = False

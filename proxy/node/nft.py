@@ -1,4 +1,4 @@
-"""The program nft: the one place where it is called. It knows one table and no other."""
+"""The program nft: the one place where it is called. It changes one table and no other."""
 
 import os
 import shutil
@@ -18,9 +18,9 @@ class NodeError(Exception):
     """The node's kernel can't be set up as wanted; the text names what is in the way and says what to do."""
 
 
-def listing() -> bytes | None:
-    """The table as JSON; None if there is none. Raises NodeError."""
-    done = _nft("-j", "list", "table", *TABLE.split())
+def listing(table: str = TABLE) -> bytes | None:
+    """A table as JSON; None if there is none. Raises NodeError."""
+    done = _nft("-j", "list", "table", *table.split())
     if done.returncode == 0:
         return done.stdout
     if b"No such file or directory" in done.stderr:

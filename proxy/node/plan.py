@@ -9,6 +9,9 @@ from typing import Any
 
 from proxy.node.table import TABLE, Mode, NodeListener, Present, Table, table, transaction
 
+NODELOCAL_LINK = "nodelocaldns"
+"""NodeLocal DNSCache's interface: it goes away with NodeLocal, so an address there has to be ours as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -57,6 +60,8 @@ class Wanted:
     lease: float
     interface: str
     run: str
+    asking_user: int | None = None
+    """The user id of our workers."""
 
 
 def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[NodeListener] = ()) -> Plan:
@@ -66,14 +71,14 @@ def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[
     """
     listeners = [one for one in wanted.listeners if one.leasable]
     present = found.table
-    made = table(listeners, wanted.mode, wanted.lease) if listeners else None
+    made = table(listeners, wanted.mode, wanted.lease, wanted.asking_user) if listeners else None
     if made is None:
         change = f"delete table {TABLE}\n" if present is not None else ""
     elif present is not None and _unchanged(present, made, wanted.run, fingerprint):
         change = ""
     else:
         change = transaction(made, present, wanted.run)
-    here = {address.ip for address in found.addresses if address.up}
+    here = _here(found)
     missing = {
         one.ip: Address(one.ip, one.interface or wanted.interface) for one in listeners if _addable(one, wanted)
     }
@@ -97,11 +102,15 @@ def beginning(wanted: Wanted, present: Present | None) -> str:
     untracked = [replace(one, service=False, fallback=()) for one in wanted.listeners if one.leasable]
     if ours or not untracked:
         return ""
-    return transaction(table(untracked, wanted.mode, wanted.lease), present, wanted.run)
+    return transaction(table(untracked, wanted.mode, wanted.lease, wanted.asking_user), present, wanted.run)
 
 
 def _unchanged(present: Present, made: Table, run: str, fingerprint: str) -> bool:
     return (present.run, present.digest, present.fingerprint) == (run, made.digest, fingerprint) and not present.other
+
+
+def _here(found: Found) -> set[str]:
+    return {address.ip for address in found.addresses if address.up and address.interface != NODELOCAL_LINK}
 
 
 def _addable(listener: NodeListener, wanted: Wanted) -> bool:
@@ -122,7 +131,7 @@ def drift(wanted: Wanted, found: Found, fingerprint: str) -> dict[str, list[str]
         table_trouble.append(f"the table {TABLE} is gone")
     elif listeners and found.table is not None and found.table.fingerprint != fingerprint:
         table_trouble.append(f"the table {TABLE} was changed")
-    here = {address.ip for address in found.addresses if address.up}
+    here = _here(found)
     gone = dict.fromkeys(one.ip for one in listeners if one.ip not in here and _addable(one, wanted))
     return {"table": table_trouble, "address": [f"the address {ip} is gone" for ip in gone]}
 
@@ -130,7 +139,7 @@ def drift(wanted: Wanted, found: Found, fingerprint: str) -> dict[str, list[str]
 def things_that_stay(wanted: Wanted, found: Found, link_is_ours: bool) -> list[str]:
     """What is still there after a clean stop, each by its name."""
     own = staying(wanted.listeners)
-    others = {address.ip for address in found.addresses if not address.ours}
+    others = {address.ip for address in found.addresses if not address.ours and address.interface != NODELOCAL_LINK}
     added = dict.fromkeys(one.ip for one in own if one.ip not in others and _addable(one, wanted))
     stay = [f"address {ip}" for ip in added]
     if own:

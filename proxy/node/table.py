@@ -126,11 +126,13 @@ class Present:
     """Equal as long as nobody changed the table; leases and counters come and go in it."""
 
 
-def table(listeners: Sequence[NodeListener], mode: Mode, lease: float) -> Table:
+def table(listeners: Sequence[NodeListener], mode: Mode, lease: float, asking_user: int | None = None) -> Table:
     """What the kernel should have for these listeners; `lease` in seconds.
 
-    While draining and afterwards no answer takes a lease. A listener of our own that has no endpoint to fall back
-    to is never tracked: conntrack would pin its flows to local delivery, and no later rule would reach them.
+    What `asking_user`, the user id of our workers, sends to a Service's IP is a question of ours: it goes to kube-
+    proxy or the Service's endpoints, never back to our own listener. While draining and afterwards no answer takes
+    a lease. A listener of our own that has no endpoint to fall back to is never tracked: conntrack would pin its
+    flows to local delivery, and no later rule would reach them.
     """
     sets: dict[str, tuple[str, tuple[str, ...]]] = {}
     maps: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -141,6 +143,7 @@ def table(listeners: Sequence[NodeListener], mode: Mode, lease: float) -> Table:
         bare = [one for one in of_family if not one.service and not one.endpoints]
         sets[f"listeners{version}"] = _set(version, [one.element for one in of_family])
         sets[f"bare{version}"] = _set(version, [one.element for one in bare])
+        sets[f"services{version}"] = _set(version, [one.element for one in of_family if one.service])
         sets[f"lease{version}"] = (f"type {_KEY[version]}; size {_LEASES}; flags dynamic,timeout;", ())
         sets[f"arrived{version}"] = (
             f"type {_KEY[version]}; counter;",
@@ -160,7 +163,7 @@ def table(listeners: Sequence[NodeListener], mode: Mode, lease: float) -> Table:
                     elements.append(f"{one.element} : goto {chain}")
             maps[f"{kind}{version}"] = (f"type {_KEY[version]} : verdict;", tuple(elements))
     chains = {name: ("", rules) for name, rules in sorted(targets.items())}
-    chains |= {name: (spec, rules) for name, spec, rules in _hooked(sets, maps, mode, lease) if rules}
+    chains |= {name: (spec, rules) for name, spec, rules in _hooked(sets, maps, mode, lease, asking_user) if rules}
     return Table({**sets, **maps}, chains, mode == "serving")
 
 
@@ -182,18 +185,22 @@ def _hooked(
     maps: Mapping[str, tuple[str, tuple[str, ...]]],
     mode: Mode,
     lease: float,
+    asking_user: int | None,
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Chains with their hooks. One without rules is left out: what needs conntrack costs every packet something."""
     families = [version for version in (4, 6) if sets[f"listeners{version}"][1]]
     bare = [version for version in families if sets[f"bare{version}"][1]]
     serving = families if mode == "serving" else []
     live = families if mode != "stopped" else []
+    services = [version for version in live if sets[f"services{version}"][1] and asking_user is not None]
+    asked = {version: f"meta skuid {asking_user} {_TO[version]} @services{version}" for version in services}
     untracked = [f"{_TO[version]} @lease{version} notrack" for version in serving]
     untracked += [f"{_TO[version]} @bare{version} notrack" for version in bare]
     yield "prerouting", _hook("filter", "prerouting", -300), tuple(untracked)
     # Probes first: they must reach a listener that has no lease. Of TCP only data is an answer: a stopped process's
     # kernel goes on accepting connections and acknowledging.
     rules = [f"meta mark {PROBE_MARK:#010x} {_TO[version]} @listeners{version} notrack" for version in live]
+    rules += [f"{ours} accept" for ours in asked.values()]
     rules += untracked
     for answer in ("meta l4proto udp", "tcp flags & psh == psh"):
         for version in serving:
@@ -209,7 +216,9 @@ def _hooked(
         rules = [f"{_TO[version]} vmap @{kind}{version}" for version in families if maps[f"{kind}{version}"][1]]
         translated = translated or bool(rules)
         for name, type_, hook, priority in chains:
-            yield name, _hook(type_, hook, priority), tuple(rules)
+            # kube-proxy has no rule either: what gets here was translated by nobody.
+            refused = [f"{ours} drop" for ours in asked.values()] if name == "service_output" else []
+            yield name, _hook(type_, hook, priority), (*rules, *refused)
     # What this node sends to its own address has that address for its source, to which no other node could reply.
     masked = families if translated else []
     rules = [f'oifname != "lo" {_SOURCE[version]} @addresses{version} masquerade' for version in masked]

@@ -72,7 +72,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         """What each worker does; they share out the cache.
 
         It takes the addresses in each of `resolv_conf_paths`, and for each Service its usable endpoints and its own
-        address (if known), which is asked when they all failed. Addresses that are our own listeners are left out.
+        address (if known), which is asked when they all failed. Addresses of our own listeners are left out, but
+        for a Service's with node.manage.
         Raises KeyError for a path that isn't resolved, ValueError when DNS is off.
         """
         if self.dns is None:
@@ -88,7 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             else:
                 addresses = resolved[form.resolv_conf] if isinstance(form, ResolvConf) else form
             is_service = isinstance(form, ServiceUpstreams)
-            zones.append(Zone(zone.suffix, self._others(addresses), self._others(fallback), is_service))
+            zones.append(Zone(zone.suffix, self._others(addresses), self._reachable(fallback), is_service))
         return DnsPolicy(
             zones=tuple(zones),
             cache_bytes=cache.size // self.workers.dns,
@@ -134,6 +135,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def _zones(self) -> tuple[DnsZone, ...]:
         return () if self.dns is None else self.dns.zones
+
+    def _reachable(self, fallback: tuple[str, ...]) -> tuple[str, ...]:
+        """With node.manage what workers send to a Service's IP is sent on by the kernel, though we listen there."""
+        listen = self.dns.listen if self.dns is not None and self.node.manage else ()
+        others = self._others(fallback)
+        return tuple(address for address in fallback if address in listen or address in others)
 
     def _others(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         listen = () if self.dns is None else self.dns.listen

@@ -67,6 +67,23 @@ async def test_plan_says_what_would_be_done_and_does_nothing(network: Network, c
     assert {one["address"] for one in planned["addresses"]["add"]} == {"169.254.20.10", "10.96.0.10"}
 
 
+async def test_plan_names_nodelocal_dnscache(network: Network, config: Path) -> None:
+    run_shell("ip link add nodelocaldns type bridge; ip link set nodelocaldns up")
+    run_shell("ip addr add 169.254.20.10/32 dev nodelocaldns")
+    network.answering("node-cache", LINK_LOCAL)
+    run_shell("nft add table ip raw; nft add chain ip raw PREROUTING '{ type filter hook prerouting priority raw; }'")
+    run_shell("nft add rule ip raw PREROUTING ip daddr 169.254.20.10 udp dport 53 notrack")
+    _, out, _ = await command("plan", "--config", str(config))
+    *_, waiting, untracked = out.splitlines()
+    assert waiting.startswith(f"NodeLocal DNSCache (it has {LINK_LOCAL}/udp, {LINK_LOCAL}/tcp, python")
+    assert waiting.endswith("serves now: a start waits for it to leave")
+    assert f"keep packets to {LINK_LOCAL}/udp untracked" in untracked
+    _, out, _ = await command("plan", "--config", str(config), "-o", "json")
+    planned = json.loads(out)
+    assert planned["waiting_for"] in waiting
+    assert planned["untracked"] == [f"{LINK_LOCAL}/udp"]
+
+
 async def test_plan_without_node_manage_has_nothing_to_say(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("dns: {}\n")

@@ -3,14 +3,17 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from proxy.lab import control_plane, tools
 from proxy.lab.cluster import PROGRAMS, Cluster, running
+from proxy.lab.traffic import Traffic
 from tests import peers
-from tests.deploy.container import PATHS, manifests
+from tests.deploy.container import PATHS, Volumes, manifests
+from tests.deploy.setting import Setting
 
 SCRIPT = peers.ROOT / "tests" / "deploy" / "build-image"
 
@@ -42,3 +45,21 @@ def deployed() -> Iterator[Cluster]:
             path = PATHS[manifest["kind"]].format(namespace=manifest["metadata"].get("namespace"))
             cluster.api.ask("POST", f"{path}?fieldValidation=Strict", manifest)
         yield cluster
+
+
+@pytest.fixture
+def setting(deployed: Cluster, image: Path) -> Iterator[Setting]:
+    cluster = deployed
+    cluster.reset()
+    dns = cluster.service("kube-system/kube-dns", "10.96.0.10", 53, port_name="dns", protocols=("UDP", "TCP"))
+    with ExitStack() as stack:
+        traffic = stack.enter_context(Traffic(cluster.run.directory))
+        for name in ("client", "dns-1", "dns-2", "outside"):
+            cluster.pod(name)
+        for name in ("dns-1", "dns-2", "outside"):
+            traffic.dns_server(cluster.pods[name], f"{cluster.pods[name].address}:53")
+        cluster.set_endpoints(dns, [cluster.pods[name].address for name in ("dns-1", "dns-2")])
+        cluster.wait_synced()
+        volumes = Volumes(cluster, f"nameserver {cluster.pods['outside'].address}\n")
+        stack.callback(volumes.remove)
+        yield Setting(cluster, dns, volumes, image, traffic)

@@ -23,6 +23,7 @@ from proxy.lab.cluster import Cluster
 from tests import peers
 
 BASE = peers.ROOT / "deploy" / "base"
+UNINSTALL = peers.ROOT / "deploy" / "uninstall"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PATHS = {
     "Namespace": "/api/v1/namespaces",
@@ -73,11 +74,11 @@ class Volumes:
         assert cluster.api is not None
         self.cluster = cluster
         self.directory = cluster.run.directory / "pod"
-        self.run = self.directory / "run-sidestep"
+        self.run = self.directory / "host-run" / "sidestep"
         """The host path of /run/sidestep; pods come and go, it stays."""
         self.config = self.directory / "config"
         self._account = self.directory / "account"
-        for made in (self.directory, self.config, self._account):
+        for made in (self.directory, self.run.parent, self.config, self._account):
             made.mkdir()
         self.write(of_kind("ConfigMap")["data"])
         asked = {"spec": {"expirationSeconds": 3600}}
@@ -96,23 +97,26 @@ class Volumes:
         """All of it."""
         shutil.rmtree(self.directory)
 
-    def mounts(self, container: Mapping[str, Any]) -> list[tuple[Path, str, bool]]:
+    def mounts(self, pod: Mapping[str, Any], container: Mapping[str, Any]) -> list[tuple[Path, str, bool]]:
         """Source, target and whether it is read-only, as the manifest says and as kubelets add."""
-        sources = {"config": self.config, "run": self.run}
-        self.run.mkdir(exist_ok=True)  # DirectoryOrCreate
+        sources = {"config": self.config, "run": self.run, "host-run": self.run.parent}
+        if any(volume["name"] == "run" for volume in pod["volumes"]):
+            self.run.mkdir(exist_ok=True)  # DirectoryOrCreate
         listed = [
             (sources[mount["name"]], mount["mountPath"], mount.get("readOnly", False))
             for mount in container["volumeMounts"]
         ]
-        return [*listed, (self._account, ACCOUNT, True), (self.directory / "resolv.conf", "/etc/resolv.conf", True)]
+        if pod.get("automountServiceAccountToken", True):
+            listed.append((self._account, ACCOUNT, True))
+        return [*listed, (self.directory / "resolv.conf", "/etc/resolv.conf", True)]
 
 
 class Container:
-    """One pod's container; `uid` is the pod's. What is left of it ends with the context."""
+    """The first container of a pod; `uid` is the pod's. What is left of it ends with the context."""
 
-    def __init__(self, volumes: Volumes, image: Path, uid: str, daemonset: Mapping[str, Any] | None = None) -> None:
-        template = (daemonset or of_kind("DaemonSet"))["spec"]["template"]["spec"]
-        (self.manifest,) = template["containers"]
+    def __init__(self, volumes: Volumes, image: Path, uid: str, daemonset: Mapping[str, Any]) -> None:
+        self._pod = daemonset["spec"]["template"]["spec"]
+        self.manifest = [*self._pod.get("initContainers", ()), *self._pod["containers"]][0]
         self.uid = uid
         self.node = volumes.cluster.node
         self._volumes = volumes
@@ -127,7 +131,7 @@ class Container:
             "KUBERNETES_SERVICE_HOST": api.address,
             "KUBERNETES_SERVICE_PORT": str(api.port),
         } | {one["name"]: fields[one["valueFrom"]["fieldRef"]["fieldPath"]] for one in self.manifest.get("env", ())}
-        assert template["hostNetwork"]
+        assert self._pod["hostNetwork"]
         context = self.manifest["securityContext"]
         assert context["readOnlyRootFilesystem"]
         assert not context["allowPrivilegeEscalation"]
@@ -145,7 +149,7 @@ class Container:
     def start(self) -> None:
         """Start it and come back at once."""
         mounts = []
-        for source, target, read_only in self._volumes.mounts(self.manifest):
+        for source, target, read_only in self._volumes.mounts(self._pod, self.manifest):
             inside = self._image / target[1:].replace("var/run/", "run/")
             if source.is_dir():
                 inside.mkdir(parents=True, exist_ok=True)
@@ -185,6 +189,11 @@ class Container:
     def log(self) -> str:
         """The end of what it logged."""
         return self.node.log(self.uid)
+
+    def wait(self, limit: float = 30) -> int:
+        """Its exit status, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(limit)
 
     def exec(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in it, as `kubectl exec` and a preStop do."""

@@ -9,6 +9,7 @@ from proxy.lab.cluster import Cluster
 from proxy.lab.coredns import KNOWN, PROGRAMS
 from proxy.lab.dns_wire import NOERROR, NXDOMAIN, question, read_answer
 from proxy.lab.outcome import MODES
+from proxy.lab.tools import until
 from proxy.lab.traffic import Traffic
 from tests import peers
 from tests.lab.talking import Talk, talk
@@ -31,7 +32,7 @@ def test_a_pod_answers_for_the_names_of_the_cluster_through_its_service(cluster:
         assert rcode(sockets, cluster, dns.address) == NOERROR
         assert rcode(sockets, cluster, f"{server.address}:53", "nowhere.example", 40001) == NXDOMAIN
         server.signal(signal.SIGSTOP)
-        assert not server.answering()
+        until(lambda: not server.answering(), "a stopped server gives no answer")
 
 
 def test_a_killed_node_cache_leaves_its_rules_and_a_stopped_one_does_not(cluster: Cluster) -> None:

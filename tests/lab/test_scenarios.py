@@ -47,6 +47,9 @@ def test_a_scenario_shows_what_it_says(scenario: Scenario, mode: Mode, of_kind: 
     try:
         tools.require(*scenario.needs)
         result = once(of_kind(scenario, mode), scenario, mode, short=True, say=print)
+        if result.verdict is Verdict.FAILED:
+            # Other load on this machine may hold up a path for once; what is wrong fails again.
+            result = once(of_kind(scenario, mode), scenario, mode, short=True, say=print)
     except tools.Unavailable as missing:
         pytest.skip(str(missing))
     if result.verdict is Verdict.SKIPPED:

@@ -2,7 +2,18 @@
 
 from dataclasses import replace
 
-from proxy.node.plan import Address, Found, Wanted, as_json, as_text, drift, plan, staying, things_that_stay
+from proxy.node.plan import (
+    NODELOCAL_LINK,
+    Address,
+    Found,
+    Wanted,
+    as_json,
+    as_text,
+    drift,
+    plan,
+    staying,
+    things_that_stay,
+)
 from proxy.node.table import NodeListener, Present, table
 
 OWN = NodeListener("169.254.20.10:53", "udp", fallback=("10.244.1.2:53",))
@@ -120,3 +131,15 @@ def test_programs_read_the_same() -> None:
     assert told["stays"] == ["address 169.254.20.10"]
     assert told["table"]["present"] is False
     assert [one["lease"] for one in told["listeners"]] == [True, True, True, False]
+
+
+def test_an_address_on_nodelocals_interface_becomes_ours_as_well() -> None:
+    """It goes when NodeLocal goes, and with it every packet on its way here."""
+    its = Address("169.254.20.10", NODELOCAL_LINK, ours=False)
+    found = Found(None, (its,))
+    assert [address.ip for address in plan(WANTED, found).add] == ["169.254.20.10", "10.96.0.10"]
+    assert "the address 169.254.20.10 is gone" in drift(WANTED, found, "")["address"]
+    both = Found(present(), (its, *whole().addresses))
+    assert plan(WANTED, both, "f").empty
+    assert its not in plan(replace(WANTED, listeners=()), both, "f").remove
+    assert "address 169.254.20.10" in things_that_stay(WANTED, both, True)

@@ -97,6 +97,22 @@ def test_a_service_is_left_to_kube_proxy_first() -> None:
     assert not any("nat" in spec for spec, _ in table([OF_SERVICE], "serving", 0.5).chains.values())
 
 
+@pytest.mark.parametrize("mode", ["serving", "draining"])
+def test_what_workers_ask_of_a_service_does_not_come_back_to_us(mode: Any) -> None:
+    made = table([OWN, OF_SERVICE], mode, 0.5, 65532)
+    asked = "meta skuid 65532 ip daddr . meta l4proto . th dport @services4"
+    assert made.sets["services4"][1] == (OF_SERVICE.element,)
+    out = rules(made, "output")
+    assert out.index(f"{asked} accept") < min(
+        number for number, rule in enumerate(out) if "@lease" in rule or "saddr" in rule
+    )
+    assert "mark" in out[0]
+    assert rules(made, "service_output")[-1] == f"{asked} drop"
+    assert not any("skuid" in rule for rule in rules(made, "prerouting") + rules(made, "own_output"))
+    assert not any("skuid" in rule for rule in all_rules(table([OWN, OF_SERVICE], mode, 0.5)))
+    assert not any("skuid" in rule for rule in all_rules(table([OWN], mode, 0.5, 65532)))
+
+
 @pytest.mark.parametrize("mode", ["draining", "stopped"])
 def test_without_serving_no_answer_takes_a_lease(mode: Any) -> None:
     made = table([OWN, OWN6, BARE, OF_SERVICE], mode, 0.5)

@@ -230,12 +230,22 @@ def test_it_has_no_policy_while_dns_is_off():
 
 def test_it_asks_the_endpoints_of_a_service_and_then_its_own_address():
     made = policy(parse(DESIGN), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.11:53"})
-    assert made.zones[0] == Zone("cluster.local", ("10.244.1.2:53",), ("10.96.0.11:53",), service=True)
+    fallback = ("10.96.0.11:53", "10.96.0.10:53")
+    assert made.zones[0] == Zone("cluster.local", ("10.244.1.2:53",), fallback, service=True)
     assert not made.zones[1].service
 
 
-def test_it_never_asks_a_service_address_that_it_listens_on():
-    made = policy(parse(DESIGN), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.10:53"})
+@pytest.mark.parametrize(("manage", "fallback"), [("true", ("10.96.0.10:53",)), ("false", ())])
+def test_it_asks_a_service_address_that_it_listens_on_only_if_the_kernel_sends_that_on(manage, fallback):
+    text = DESIGN.replace("manage: true", f"manage: {manage}").replace('fallback: ["10.96.0.10:53"]', "fallback: []")
+    made = policy(parse(text), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.10:53"})
+    assert made.zones[0].fallback == fallback
+
+
+def test_it_never_asks_what_a_listener_on_every_address_would_take():
+    text = DESIGN.replace('"10.96.0.10:53"]', '"0.0.0.0:53"]', 1).replace("192.0.2.", "198.51.100.")
+    text = text.replace('fallback: ["10.96.0.10:53"]', "fallback: []")
+    made = policy(parse(text), addresses={KUBE_DNS: "127.0.0.1:53"})
     assert made.zones[0].fallback == ()
 
 

@@ -36,7 +36,7 @@ class NodeCacheStopped(Scenario):
         with FailoverCase(cluster, run) as case:
             planned: list[str] = []
             if case.path == "sidestep":
-                planned = json.loads(case.command("plan", "-o", "json"))["stays"]
+                planned = json.loads(case.sidestep.command("plan", "-o", "json"))["stays"]
             case.ask(end)
             case.fault(stopped, "SIGTERM")
             case.proxy.stop()

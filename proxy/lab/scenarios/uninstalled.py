@@ -35,7 +35,7 @@ class Uninstalled(Scenario):
             left: list[str] = []
             if case.path == "sidestep":
                 case.mark("cleanup")
-                case.command("cleanup")
+                case.sidestep.command("cleanup")
                 case.mark("it is cleaned up")
                 left = [*case.left(), *_flows(case), *_files(case)]
             return case.outcome(*([f"left: {', '.join(left)}"] if left else []), figures={"left": len(left)})
