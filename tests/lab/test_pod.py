@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.lab.pod import ENDED, Control, Log, Pace, host_and_port, main, ports
-from proxy.lab.statsd_pod import datagram, line, read
+from proxy.lab.statsd_pod import line, read
 
 
 def test_a_late_turn_moves_no_later_one() -> None:
