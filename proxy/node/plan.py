@@ -93,13 +93,14 @@ def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[
 
 
 def beginning(wanted: Wanted, present: Present | None) -> str:
-    """The transaction before the first one where there is no table of ours: no packet of a listener is tracked.
+    """The transaction before the first where there is no table of ours: no packet to our own addresses is tracked.
 
     The kernel takes the hooks of a transaction into use before its rules, and with the first one for NAT it begins to
-    track: without this, a flow could be tracked that finds no DNAT. Empty if it is not needed.
+    track: without this, a flow could be tracked that finds no DNAT. A Service's packets have kube-proxy's. Empty if
+    it is not needed: rules that a stop left translate, and must go on doing so until the next ones are there.
     """
-    ours = present is not None and not present.other and "output" in present.chains
-    untracked = [replace(one, service=False, fallback=()) for one in wanted.listeners if one.leasable]
+    ours = present is not None and not present.other and present.chains
+    untracked = [replace(one, fallback=()) for one in staying(wanted.listeners)]
     if ours or not untracked:
         return ""
     return transaction(table(untracked, wanted.mode, wanted.lease, wanted.asking_user), present, wanted.run)
