@@ -10,13 +10,13 @@ from proxy.lab.scenario import LOSES_NOTHING, Expectation, Run, Scenario
 class Uninstalled(Scenario):
     number = 17
     name = "uninstalled"
-    title = "Uninstalled: stop, then cleanup"
+    title = "Uninstalled (stop, cleanup), installed again"
     source = "kubernetes/dns#438"
     story = (
         "A node cache that is uninstalled while it is down leaves its rules and its address for ever. `sidestep "
         "cleanup` needs nothing running: it takes away the table, the addresses, the conntrack entries to them "
-        "and the files. Pods that ask kube-dns's Service IP notice neither the stop nor the cleanup; those that "
-        "named the link-local address have stopped before, as they must."
+        "and the files. Pods that ask kube-dns's Service IP notice neither the stop nor the cleanup nor the next "
+        "installation; those that named the link-local address have stopped before, as they must."
     )
     needs = ("coredns",)
     on_sidestep = (
@@ -26,7 +26,7 @@ class Uninstalled(Scenario):
     )
 
     def run(self, cluster: Cluster, run: Run) -> Outcome:
-        stopped, end = (1.5, 4.0) if run.short else (2.0, 8.0)
+        stopped, again, end = (1.5, 3.0, 5.0) if run.short else (2.0, 6.0, 10.0)
         with FailoverCase(cluster, run) as case:
             case.ask(stopped / 2, clients=[one for one in ALL if one.to == "link-local"])
             case.ask(end, clients=[one for one in ALL if one.to == "Service"], rate=20 if not run.short else 10)
@@ -38,6 +38,9 @@ class Uninstalled(Scenario):
                 case.sidestep.command("cleanup")
                 case.mark("it is cleaned up")
                 left = [*case.left(), *_flows(case), *_files(case)]
+            case.at(again, "it is installed again")
+            case.restart()
+            case.mark("it serves")
             return case.outcome(*([f"left: {', '.join(left)}"] if left else []), figures={"left": len(left)})
 
 
