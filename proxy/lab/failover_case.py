@@ -263,6 +263,15 @@ class FailoverCase:
         for _, questioner in self._clients:
             questioner.wait(600)
 
+    def unanswered(self, which: Callable[[Client], bool] = lambda client: True) -> int:
+        """How many questions of such clients were lost. Only after `wait`."""
+        return sum(
+            not _answered(one, self._patience * 1000)
+            for client, questioner in self._clients
+            if which(client)
+            for one in questioner.questions()
+        )
+
     def lost(self, which: Callable[[Client], bool], after: float, until: float = float("inf")) -> float:
         """The share in percent that such clients lost of what they asked between these seconds after the start.
 
