@@ -30,6 +30,11 @@ _LEASES = 8192
 _KEY = {4: "ipv4_addr . inet_proto . inet_service", 6: "ipv6_addr . inet_proto . inet_service"}
 _TO = {4: "ip daddr . meta l4proto . th dport", 6: "ip6 daddr . meta l4proto . th dport"}
 _FROM = {4: "ip saddr . meta l4proto . th sport", 6: "ip6 saddr . meta l4proto . th sport"}
+_FLOW = {4: "ip saddr . tcp sport . ip daddr . tcp dport", 6: "ip6 saddr . tcp sport . ip6 daddr . tcp dport"}
+_FLOWS = 65535
+"""TCP connections of clients at one time; one more is tracked, and so gets to the fallback."""
+_FLOW_TIMEOUT = "30s"
+"""After the client's last segment; an idle connection is closed after 10 s."""
 _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DNAT = {4: "dnat ip to", 6: "dnat ip6 to"}
 
@@ -123,7 +128,7 @@ class Present:
     """Of the `Table` that was written."""
     other: bool
     fingerprint: str
-    """Equal as long as nobody changed the table; leases and counters come and go in it."""
+    """Equal as long as nobody changed the table; leases, connections and counters come and go in it."""
 
 
 def table(listeners: Sequence[NodeListener], mode: Mode, lease: float, asking_user: int | None = None) -> Table:
@@ -145,6 +150,8 @@ def table(listeners: Sequence[NodeListener], mode: Mode, lease: float, asking_us
         sets[f"bare{version}"] = _set(version, [one.element for one in bare])
         sets[f"services{version}"] = _set(version, [one.element for one in of_family if one.service])
         sets[f"lease{version}"] = (f"type {_KEY[version]}; size {_LEASES}; flags dynamic,timeout;", ())
+        ends = f"ipv{version}_addr . inet_service"
+        sets[f"flows{version}"] = (f"type {ends} . {ends}; size {_FLOWS}; flags dynamic,timeout;", ())
         sets[f"arrived{version}"] = (
             f"type {_KEY[version]}; counter;",
             tuple(one.element for one in of_family) if mode == "draining" else (),
@@ -194,7 +201,14 @@ def _hooked(
     live = families if mode != "stopped" else []
     services = [version for version in live if sets[f"services{version}"][1] and asking_user is not None]
     asked = {version: f"meta skuid {asking_user} {_TO[version]} @services{version}" for version in services}
-    untracked = [f"{_TO[version]} @lease{version} notrack" for version in serving]
+    untracked = [f"meta l4proto udp {_TO[version]} @lease{version} notrack" for version in serving]
+    # A connection stays where it began: here, or with whom conntrack gave it to.
+    for version in serving:
+        known = f"update @flows{version} {{ {_FLOW[version]} timeout {_FLOW_TIMEOUT} }}"
+        untracked.append(f"tcp flags & (syn|ack) == syn {_TO[version]} @lease{version} {known} notrack")
+        untracked.append(f"{_FLOW[version]} @flows{version} {_TO[version]} @lease{version} {known} notrack")
+    if mode == "draining":
+        untracked += [f"{_FLOW[version]} @flows{version} notrack" for version in families]
     untracked += [f"{_TO[version]} @bare{version} notrack" for version in bare]
     yield "prerouting", _hook("filter", "prerouting", -300), tuple(untracked)
     # Probes first: they must reach a listener that has no lease. Of TCP only data is an answer: a stopped process's
@@ -252,13 +266,13 @@ def transaction(wanted: Table, present: Present | None, run: str) -> str:
 
 
 def _emptied(wanted: Table, present: Present) -> Iterator[str]:
-    """Take everything away but the leases."""
+    """Take everything away but the leases and the connections that began here."""
     for name in sorted(present.chains):
         yield f"flush chain {TABLE} {name}"
     for name in sorted(present.maps):
         yield f"flush map {TABLE} {name}"
     for name in sorted(present.sets - {"run"}):
-        if not (name.startswith("lease") and wanted.holds_lease):
+        if not (name.startswith("flows") or (name.startswith("lease") and wanted.holds_lease)):
             yield f"flush set {TABLE} {name}"
     for name in sorted(present.chains - set(wanted.chains)):
         yield f"delete chain {TABLE} {name}"
@@ -321,9 +335,9 @@ def _entries(listing: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lasting(kind: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Without what changes by itself: handles, leases, counters, the order in a hash."""
+    """Without what changes by itself: handles, leases, connections, counters, the order in a hash."""
     kept = {key: part for key, part in value.items() if key != "handle"}
-    if kind == "set" and value["name"].startswith(("lease", "arrived")):
+    if kind == "set" and value["name"].startswith(("lease", "flows", "arrived")):
         kept.pop("elem", None)
     if "elem" in kept:
         kept["elem"] = sorted(kept["elem"], key=json.dumps)

@@ -123,6 +123,31 @@ async def test_a_hang_fails_over_and_comes_back(network: Network, address: str, 
     node.stop()
 
 
+@pytest.mark.parametrize("pod", [True, False])
+@pytest.mark.parametrize("address", [LINK_LOCAL, LINK_LOCAL6])
+async def test_a_connection_stays_where_it_began(network: Network, address: str, pod: bool) -> None:
+    node = keeper()
+    node.prepare(DNS)
+    listener = network.answering("sidestep", LINK_LOCAL, LINK_LOCAL6)
+    inside = network.pod if pod else None
+    async with running(node):
+        await eventually(held(node))
+        stop(listener)
+        await answers(network.client(address, "tcp", inside=inside), "coredns")
+        elsewhere = network.client(address, "tcp kept", inside=inside)
+        assert elsewhere.ask(5) == "coredns"
+        go_on(listener)
+        await eventually(held(node))
+        here = network.client(address, "tcp kept", inside=inside)
+        assert here.ask(5) == "sidestep"
+        assert elsewhere.ask(5) == "coredns"
+        await node.drain(quiet=0.1)
+        assert network.client(address, "tcp", inside=inside).ask(5) == "coredns"
+        assert here.ask(5) == "sidestep"
+        assert elsewhere.ask(5) == "coredns"
+    node.stop()
+
+
 async def test_a_service_falls_back_to_kube_proxy(network: Network) -> None:
     run(KUBE_PROXY)
     listeners = [NodeListener(SERVICE, "udp", service=True, fallback=(COREDNS_TOO,))]

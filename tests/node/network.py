@@ -92,7 +92,10 @@ class Network:
 
 
 class Client:
-    """Over UDP it keeps its source port; `fresh` makes it another one. TCP has a connection for each question."""
+    """Over UDP it keeps its source port; `fresh` makes it another one. TCP has a connection for each question.
+
+    `tcp kept` has one for all of them.
+    """
 
     def __init__(self, network: Network, address: str, transport: str, inside: int | None) -> None:
         host, _, port = address.rpartition(":")
@@ -111,6 +114,8 @@ class Client:
         """The name of who answered; None if nobody did in time."""
         query = b"\x7f" + secrets.token_bytes(1) + bytes.fromhex("0100 0001 0000 0000 0000")
         try:
+            if self._transport == "tcp kept":
+                return self._ask_kept(query, seconds)
             if self._transport == "tcp":
                 return self._ask_tcp(query, seconds)
             return self._ask_udp(query, seconds)
@@ -135,6 +140,14 @@ class Client:
             sock.connect(self._to)
             sock.sendall(len(query).to_bytes(2, "big") + query)
             return sock.recv(2048)[14:].decode() or None
+
+    def _ask_kept(self, query: bytes, seconds: float) -> str | None:
+        if self._sock is None:
+            self._sock = self._network.socket(self._family, socket.SOCK_STREAM, inside=self._inside)
+            self._sock.connect(self._to)
+        self._sock.settimeout(seconds)
+        self._sock.sendall(len(query).to_bytes(2, "big") + query)
+        return self._sock.recv(2048)[14:].decode() or None
 
 
 @contextmanager

@@ -55,23 +55,37 @@ def test_each_endpoint_is_as_likely() -> None:
 
 def test_probes_come_before_leased_packets_and_those_before_answers() -> None:
     out = rules(table([OWN], "serving", 0.5), "output")
-    assert [rule.split(" notrack")[0].split("@")[1].split()[0] for rule in out] == [
+    assert [rule.split("@")[1].split()[0] for rule in out] == [
         "listeners4",
         "lease4",
+        "lease4",
+        "flows4",
         "listeners4",
         "listeners4",
         "listeners4",
     ]
     assert out[0].startswith("meta mark 0x000051de")
-    assert "timeout 500ms" in out[2]
-    assert out[3].startswith("tcp flags & psh == psh")
+    assert "timeout 500ms" in out[4]
+    assert out[5].startswith("tcp flags & psh == psh")
     assert all(rule.endswith("notrack") for rule in out)
 
 
 def test_only_data_refreshes_the_lease_of_tcp() -> None:
-    refreshing = [rule for rule in all_rules(table([OWN, OWN6], "serving", 0.5)) if "update" in rule]
+    refreshing = [rule for rule in all_rules(table([OWN, OWN6], "serving", 0.5)) if "update @lease" in rule]
     assert len(refreshing) == 4
     assert all(rule.startswith(("meta l4proto udp", "tcp flags & psh == psh")) for rule in refreshing)
+
+
+def test_a_connection_is_only_ours_if_it_began_here() -> None:
+    for hook in ("prerouting", "output"):
+        leased = [rule for rule in rules(table([OWN], "serving", 0.5), hook) if "@lease4" in rule and "daddr" in rule]
+        udp, begins, goes_on, *_ = leased
+        assert udp.startswith("meta l4proto udp ")
+        assert begins.startswith("tcp flags & (syn|ack) == syn ")
+        assert goes_on.startswith("ip saddr . tcp sport . ip daddr . tcp dport @flows4 ")
+        assert all("update @flows4" in rule for rule in (begins, goes_on))
+        assert any("@flows4 notrack" in rule for rule in rules(table([OWN], "draining", 0.5), hook))
+        assert not any("@flows4" in rule for rule in rules(table([OWN], "stopped", 0.5), hook))
 
 
 @pytest.mark.parametrize("mode", ["serving", "draining", "stopped"])
