@@ -9,7 +9,7 @@ import yaml
 
 from proxy.settings import parse
 from tests import peers
-from tests.deploy.container import BASE, CAPABILITIES, PATHS, manifests, of_kind
+from tests.deploy.container import BASE, CAPABILITIES, PATHS, UNINSTALL, manifests, of_kind
 from tests.testbed.control_plane import ControlPlane
 
 
@@ -18,12 +18,17 @@ def container() -> dict[str, Any]:
     return dict(only)
 
 
-def test_the_kustomization_lists_every_file_once() -> None:
-    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
-    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in BASE.iterdir())
+@pytest.mark.parametrize("directory", [BASE, UNINSTALL], ids=lambda directory: directory.name)
+def test_the_kustomization_lists_every_file_once(directory: Path) -> None:
+    listed = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in directory.iterdir())
 
 
-@pytest.mark.parametrize("manifest", manifests(), ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+@pytest.mark.parametrize(
+    "manifest",
+    [*manifests(), *manifests(UNINSTALL)],
+    ids=lambda item: f"{item['kind']}-{item['metadata']['name']}",
+)
 def test_the_api_server_takes_it_whole(manifest: dict[str, Any], control_plane: ControlPlane) -> None:
     """A server-side dry run that refuses unknown and repeated fields."""
     manifest = {**manifest, "metadata": {**manifest["metadata"], "name": f"{manifest['metadata']['name']}-tried"}}
@@ -61,4 +66,17 @@ def test_it_has_no_more_rights_than_it_needs() -> None:
 def test_the_image_tag_is_this_version() -> None:
     version = re.search(r'__version__ = "(.*)"', (peers.ROOT / "proxy" / "__init__.py").read_text())
     assert version is not None
-    assert container()["image"] == f"sidestep:{version[1]}"
+    pods = [of_kind("DaemonSet", directory)["spec"]["template"]["spec"] for directory in (BASE, UNINSTALL)]
+    containers = [one for pod in pods for one in (*pod.get("initContainers", ()), *pod["containers"])]
+    assert {one["image"] for one in containers} == {f"sidestep:{version[1]}"}
+
+
+def test_the_cleanup_can_do_no_more_than_the_kernel_part_takes() -> None:
+    pod = of_kind("DaemonSet", UNINSTALL)["spec"]["template"]["spec"]
+    assert not pod["automountServiceAccountToken"]
+    (cleanup,), (rest,) = pod["initContainers"], pod["containers"]
+    for one, names in ((cleanup, ["NET_ADMIN"]), (rest, [])):
+        context = one["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"], **({"add": names} if names else {})}
+        assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert rest["securityContext"]["runAsNonRoot"]
