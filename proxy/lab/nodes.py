@@ -15,7 +15,7 @@ LISTENER = "169.254.20.10"
 """The link-local address on every node, where a node cache or Sidestep listens."""
 GATEWAY = "169.254.1.1"
 """What pods send everything to. No interface has it: the neighbour entry is all that it takes."""
-OVERLAY_MTU = 1450
+OVERLAY, OVERLAY_MTU = "vxlan1", 1450
 
 _NODE_MAC = "ee:ee:ee:ee:ee:ee"
 """Of the node's end of every pod's link: a pod that takes over an address finds the node where it was."""
@@ -96,11 +96,11 @@ class Node(Namespace):
         self.pod_mtu = OVERLAY_MTU
         ours, theirs = (node.pod_network.network_address for node in (self, other))
         self.ip(
-            f"link add vxlan1 mtu {OVERLAY_MTU} type vxlan id 1 local {self.address} remote {other.address} "
+            f"link add {OVERLAY} mtu {OVERLAY_MTU} type vxlan id 1 local {self.address} remote {other.address} "
             "dstport 4789 dev eth0",
-            f"addr add {ours}/32 dev vxlan1",
-            "link set vxlan1 up",
-            f"route add {other.pod_network} via {theirs} dev vxlan1 onlink",
+            f"addr add {ours}/32 dev {OVERLAY}",
+            f"link set {OVERLAY} up",
+            f"route add {other.pod_network} via {theirs} dev {OVERLAY} onlink",
         )
 
     def free_address(self, taken: Container[str]) -> str:

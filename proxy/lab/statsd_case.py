@@ -187,7 +187,7 @@ class StatsdCase:
         """When all that senders were to send is sent and nothing arrives any more."""
         for sender in self._senders:
             sender.wait(600)
-        self._settle(sum(int(sender.summary["sent"]) for sender in self._senders))
+        self.arrived()
         told = list(notes)
         for one in self._pods:
             one.sink.finish()
@@ -202,8 +202,12 @@ class StatsdCase:
             figures=figures,
         )
 
-    def _settle(self, sent: int) -> None:
-        """Until everything has come, or nothing more for a while: a relay may still hold some."""
+    def arrived(self) -> None:
+        """Until everything that was sent has come, or nothing more for a while: a relay may still hold some.
+
+        All senders have ended.
+        """
+        sent = sum(int(sender.summary["sent"]) for sender in self._senders)
         deadline = time.monotonic() + _SETTLED_WITHIN
         seen, since = -1, time.monotonic()
         while time.monotonic() < min(deadline, since + _QUIET):

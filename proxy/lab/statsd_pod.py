@@ -28,7 +28,7 @@ def line(number: int, at_ns: int, size_bytes: int = 0) -> bytes:
     return text + b"|#pad:" + b"x" * room if room > 0 else text
 
 
-def datagram(first: int, lines: int, at_ns: int, size_bytes: int = 0) -> bytes:
+def packed(first: int, lines: int, at_ns: int, size_bytes: int = 0) -> bytes:
     """So many lines, numbered from `first` on, as long as each other but for the last; together of that size."""
     each = (size_bytes - (lines - 1)) // lines
     last = size_bytes - (lines - 1) * (each + 1)
@@ -57,7 +57,7 @@ def sender(options: argparse.Namespace, control: Control) -> None:
             at_ns = time.monotonic_ns()
             try:
                 sending = fresh or sockets[turn % len(sockets)]
-                text = datagram(first, options.lines, at_ns, options.size_bytes)
+                text = packed(first, options.lines, at_ns, options.size_bytes)
                 sending.send(text) if options.connected else sending.sendto(text, options.to)
             except OSError as error:
                 failed = errno.errorcode.get(error.errno or 0, str(error))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.lab.pod import ENDED, Control, Log, Pace, host_and_port, main, ports
-from proxy.lab.statsd_pod import line, read
+from proxy.lab.statsd_pod import line, packed, read
 
 
 def test_a_late_turn_moves_no_later_one() -> None:
@@ -32,6 +32,13 @@ def test_a_line_tells_its_number_and_time_and_has_its_size(number: int, at_ns: i
     assert read(made) == [(number, at_ns)]
     bare = len(line(number, at_ns))
     assert len(made) == (size_bytes if size_bytes > bare + len("|#pad:") else bare)
+
+
+def test_a_datagram_of_several_lines_has_its_size_and_a_number_for_each() -> None:
+    made = packed(70, 10, 5, 1432)
+    assert len(made) == 1432
+    assert read(made) == [(number, 5) for number in range(70, 80)]
+    assert packed(7, 1, 5, 60) == line(7, 5, 60)
 
 
 def test_lines_that_were_packed_together_are_told_apart() -> None:

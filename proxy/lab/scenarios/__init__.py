@@ -20,6 +20,7 @@ from proxy.lab.scenarios.ndots import Ndots
 from proxy.lab.scenarios.new_release import NewRelease
 from proxy.lab.scenarios.node_cache_stopped import NodeCacheStopped
 from proxy.lab.scenarios.out_of_memory import OutOfMemory
+from proxy.lab.scenarios.overlay_fragmentation import OverlayFragmentation
 from proxy.lab.scenarios.pod_recreated_while_kube_proxy_is_away import PodRecreatedWhileKubeProxyIsAway
 from proxy.lab.scenarios.rolling_update import RollingUpdate
 from proxy.lab.scenarios.rules_flushed import RulesFlushed
@@ -34,6 +35,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ServiceDeleted(),
     SourcePortReused(),
     CorednsGone(),
+    OverlayFragmentation(),
     Ndots(),
     RollingUpdate(),
     DnsWorkerKilled(),
