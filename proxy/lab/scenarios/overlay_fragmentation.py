@@ -18,11 +18,11 @@ class OverlayFragmentation(Scenario):
     story = (
         f"StatsD clients fill datagrams up to {SIZE_BYTES} bytes, which fits 1500. With headers that is 10 bytes "
         "more than a VXLAN's MTU of 1450, so each becomes two fragments, and nobody is told. That goes well until "
-        "something on the way drops fragments, as firewalls, eBPF datapaths and some clouds do; then no full datagram "
-        f"arrives. A pod sends {RATE} such datagrams a second, {LINES} lines each, to a server on the other node; "
-        "from the middle on a rule there drops fragments as they leave the VXLAN. Counted are lines, and by the "
-        "kernel's IP counters the fragments between the nodes. Sidestep gets fragments from the pod, which knows no "
-        "better, but on its own node; between the nodes it packs lines to 1422 bytes."
+        "something on the way drops fragments, as firewalls, eBPF datapaths and some clouds do; then no full "
+        f"datagram arrives. A pod sends {RATE} such datagrams a second, {LINES} lines each, to a server on the other "
+        "node; from the middle on a rule there drops fragments as they leave the VXLAN. Counted are lines, and by "
+        "the kernel's IP counters the fragments between the nodes. Sidestep gets fragments from the pod, which knows "
+        "no better, but on its own node; between the nodes it packs lines to 1422 bytes."
     )
     modes = ("nftables",)
     nodes = 2
@@ -55,7 +55,7 @@ class OverlayFragmentation(Scenario):
             fragments.drop()
             second = case.send(RATE, seconds, size_bytes=SIZE_BYTES, lines=LINES)
             second.wait(60)
-            figures = {
+            figures: dict[str, float] = {
                 "fragments between nodes": fragments.sent(),
                 "sent while fragments were dropped": len(second.sent()),
             }
