@@ -38,8 +38,12 @@ class _Stream:
 
     def send(self, message: bytes) -> bool:
         """Send as much as goes; whether more is left for when it is writable."""
-        self.to_send += len(message).to_bytes(2, "big") + message
+        self.later(message)
         return self.go_on()
+
+    def later(self, message: bytes) -> None:
+        """Send when the connection stands."""
+        self.to_send += len(message).to_bytes(2, "big") + message
 
     def go_on(self) -> bool:
         try:
@@ -201,6 +205,7 @@ def questioner(options: argparse.Namespace, control: Control) -> None:
 
 @dataclass(slots=True)
 class _Waiting:
+    wire: bytes
     number: int
     kind: str
     at_ns: int
@@ -212,7 +217,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Conversation:
-    """The questions of one turn that went out on a socket of their own."""
+    """Questions that went out on a socket of their own: those of one turn, or one that was truncated."""
 
     stream: _Stream | None
     open: int
@@ -220,7 +225,10 @@ class _Conversation:
 
 
 class Questioner:
-    """Writes a row for each question: number, kind, when asked, when answered or 0, rcode or -1, answers, bytes."""
+    """Writes a row for each question: number, kind, when asked, when answered or 0, rcode or -1, answers, bytes.
+
+    A truncated answer is none yet: the question goes again, over TCP, as stubs do.
+    """
 
     def __init__(self, options: argparse.Namespace, control: Control) -> None:
         self._options = options
@@ -231,6 +239,7 @@ class Questioner:
         self._selector = selectors.DefaultSelector()
         self._kept = [self._datagram_socket(port) for port in (() if options.tcp else options.source_ports)]
         self._behind_ns = 0
+        self._truncated = 0
 
     def run(self) -> None:
         self._selector.register(self._control.fd, selectors.EVENT_READ)
@@ -247,7 +256,9 @@ class Questioner:
         Log(self._options.log).write(
             [f"{q.number} {q.kind} {q.at_ns} {q.answered_ns} {q.rcode} {q.answers} {q.size}" for q in self._asked]
         )
-        self._control.summary({"asked": len(self._asked), "behind_ms": self._behind_ns / 1e6})
+        self._control.summary(
+            {"asked": len(self._asked), "truncated": self._truncated, "behind_ms": self._behind_ns / 1e6}
+        )
 
     def _ask(self, turn: int) -> None:
         kinds = self._options.kinds
@@ -256,16 +267,16 @@ class Questioner:
         stream = self._own[asking].stream if asking in self._own else None
         for place, kind in enumerate(kinds):
             index = turn * len(kinds) + place
-            waiting = _Waiting(self._options.first + index, kind, time.monotonic_ns())
-            self._asked.append(waiting)
             id = index & 0xFFFF
-            self._by_id[asking, id] = waiting
             wire = dns_wire.question(id, name, kind, self._options.edns_bytes)
+            waiting = _Waiting(wire, self._options.first + index, kind, time.monotonic_ns())
+            self._asked.append(waiting)
+            self._by_id[asking, id] = waiting
             try:
                 if stream is None:
                     asking.sendto(wire, self._options.to)
-                else:  # goes out when the connection stands
-                    stream.to_send += len(wire).to_bytes(2, "big") + wire
+                else:
+                    stream.later(wire)
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
@@ -282,10 +293,13 @@ class Questioner:
         too_old = time.monotonic_ns() - round(self._options.timeout * 1e9)
         for old in [old for old, conversation in self._own.items() if conversation.since_ns < too_old]:
             self._close(old)
-        if not self._options.tcp:
-            made = self._datagram_socket(0)
-            self._own[made] = _Conversation(None, questions, time.monotonic_ns())
-            return made
+        if self._options.tcp:
+            return self._connection(questions)
+        made = self._datagram_socket(0)
+        self._own[made] = _Conversation(None, questions, time.monotonic_ns())
+        return made
+
+    def _connection(self, questions: int) -> socket.socket:
         made = socket.socket(_family(self._options.to), socket.SOCK_STREAM)
         made.setblocking(False)
         made.connect_ex(self._options.to)
@@ -341,18 +355,31 @@ class Questioner:
 
     def _answered(self, heard: socket.socket, wire: bytes) -> None:
         try:
-            id, rcode, answers, _ = dns_wire.read_answer(wire)
+            id, rcode, answers, truncated = dns_wire.read_answer(wire)
         except ValueError:
             return
         waiting = self._by_id.pop((heard, id), None)
         if waiting is None:
             return
-        waiting.answered_ns, waiting.rcode = time.monotonic_ns(), rcode
-        waiting.answers, waiting.size = answers, len(wire)
-        if conversation := self._own.get(heard):
+        conversation = self._own.get(heard)
+        if truncated and not (conversation and conversation.stream):
+            self._truncated += 1
+            self._ask_again(id, waiting)
+        else:
+            waiting.answered_ns, waiting.rcode = time.monotonic_ns(), rcode
+            waiting.answers, waiting.size = answers, len(wire)
+        if conversation:
             conversation.open -= 1
             if not conversation.open:
                 self._close(heard)
+
+    def _ask_again(self, id: int, waiting: _Waiting) -> None:
+        """Over TCP."""
+        asking = self._connection(1)
+        stream = self._own[asking].stream
+        assert stream
+        stream.later(waiting.wire)
+        self._by_id[asking, id] = waiting
 
     def _close(self, heard: socket.socket) -> None:
         """What it still waited for stays unanswered."""

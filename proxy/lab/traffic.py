@@ -166,7 +166,10 @@ class DnsServer(PodProcess):
 
 
 class Questioner(PodProcess):
-    """Asks a DNS question (or several kinds at once) at a steady rate; begins with `start`. It asks each once."""
+    """Asks a DNS question (or several kinds at once) at a steady rate; begins with `start`.
+
+    It asks each once, and over TCP again where the answer was truncated; `summary` has how many were, as `truncated`.
+    """
 
     def start(self) -> None:
         self.tell("go")
