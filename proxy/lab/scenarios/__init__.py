@@ -16,6 +16,7 @@ from proxy.lab.scenarios.disk_full import DiskFull
 from proxy.lab.scenarios.dns_worker_killed import DnsWorkerKilled
 from proxy.lab.scenarios.everything_hangs import EverythingHangs
 from proxy.lab.scenarios.everything_killed import EverythingKilled
+from proxy.lab.scenarios.large_dns_answer import LargeDnsAnswer
 from proxy.lab.scenarios.ndots import Ndots
 from proxy.lab.scenarios.new_release import NewRelease
 from proxy.lab.scenarios.node_cache_stopped import NodeCacheStopped
@@ -54,4 +55,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     CorednsPodSilent(),
     CorednsSlow(),
     CorednsServfail(),
+    LargeDnsAnswer(),
 )
