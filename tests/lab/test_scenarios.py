@@ -1,6 +1,5 @@
 """Every scenario in its short form on a real cluster, as root: kube-proxy loses what is said, Sidestep doesn't."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -14,9 +13,6 @@ from proxy.lab.output import remarks
 from proxy.lab.scenario import Scenario, Verdict
 from proxy.lab.scenarios import SCENARIOS
 from proxy.lab.session import once
-
-ON_DEMAND = {4, 16, *range(20, 40)}
-"""Numbers of scenarios that judge by fractions of a second, or take long."""
 
 Clusters = Callable[[Scenario, Mode], Cluster]
 
@@ -48,13 +44,17 @@ def _cases() -> list[tuple[Scenario, Mode]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("scenario", "mode"), _cases(), ids=lambda part: getattr(part, "name", part))
 def test_a_scenario_shows_what_it_says(scenario: Scenario, mode: Mode, of_kind: Clusters) -> None:
-    if scenario.number in ON_DEMAND and not os.environ.get("SIDESTEP_LAB"):
-        pytest.skip("only with SIDESTEP_LAB=all in the environment: it has not proved steady on a busy machine yet")
-    try:
-        tools.require(*scenario.needs)
-        result = once(of_kind(scenario, mode), scenario, mode, short=True, say=print)
-    except tools.Unavailable as missing:
-        pytest.skip(str(missing))
-    if result.verdict is Verdict.SKIPPED:
-        pytest.skip("; ".join(result.reasons))
-    assert result.verdict is not Verdict.FAILED, "\n".join(line for _, said in remarks([result]) for line in said)
+    """Twice if it must: some are about half a second, and a busy machine takes that from either path."""
+    for turn in range(2):
+        try:
+            tools.require(*scenario.needs)
+            result = once(of_kind(scenario, mode), scenario, mode, short=True, turn=turn, say=print)
+        except tools.Unavailable as missing:
+            pytest.skip(str(missing))
+        if result.verdict is Verdict.SKIPPED:
+            pytest.skip("; ".join(result.reasons))
+        failed = "\n".join(line for _, said in remarks([result]) for line in said)
+        if result.verdict is not Verdict.FAILED:
+            return
+        print(failed)
+    pytest.fail(failed)
