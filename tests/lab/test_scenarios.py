@@ -45,6 +45,7 @@ def _cases() -> list[tuple[Scenario, Mode]]:
 @pytest.mark.parametrize(("scenario", "mode"), _cases(), ids=lambda part: getattr(part, "name", part))
 def test_a_scenario_shows_what_it_says(scenario: Scenario, mode: Mode, of_kind: Clusters) -> None:
     """Twice if it must: some are about half a second, and a busy machine takes that from either path."""
+    failed: list[str] = []
     for turn in range(2):
         try:
             tools.require(*scenario.needs)
@@ -53,8 +54,7 @@ def test_a_scenario_shows_what_it_says(scenario: Scenario, mode: Mode, of_kind: 
             pytest.skip(str(missing))
         if result.verdict is Verdict.SKIPPED:
             pytest.skip("; ".join(result.reasons))
-        failed = "\n".join(line for _, said in remarks([result]) for line in said)
         if result.verdict is not Verdict.FAILED:
             return
-        print(failed)
-    pytest.fail(failed)
+        failed += [line for _, said in remarks([result]) for line in said]
+    pytest.fail("\n".join(failed))
