@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_the_import_contracts_hold() -> None:
         pytest.skip("import-linter is not installed beside this Python")
     checked = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_module_imports_itself_around_a_corner() -> None:
+    paths = {dotted(path): ROOT / path for path in MODULES}
+    imports = {name: imported_by(path) & paths.keys() for name, path in paths.items()}
+    # Who takes a module from a package doesn't take what the package itself has.
+    TopologicalSorter(
+        {name: found - {each.rpartition(".")[0] for each in found} for name, found in imports.items()}
+    ).prepare()
 
 
 def test_every_module_is_reached_by_a_test() -> None:

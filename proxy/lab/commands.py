@@ -88,7 +88,7 @@ def run_some(names: tuple[str, ...], **choices: Any) -> None:
 def list_all(output: str) -> None:
     """The scenarios, with what happens in production."""
     from proxy.lab.output import scenario_list
-    from proxy.lab.scenario import chosen
+    from proxy.lab.scenarios import chosen
 
     scenarios = chosen(())
     if output == "json":
@@ -117,7 +117,8 @@ def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: s
     from proxy.lab import output as outputs
     from proxy.lab import report as reports
     from proxy.lab.cluster import Cluster, running
-    from proxy.lab.scenario import Result, Verdict, chosen
+    from proxy.lab.scenario import Result, Verdict
+    from proxy.lab.scenarios import chosen
     from proxy.lab.session import play
 
     scenarios = chosen(names)

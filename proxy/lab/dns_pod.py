@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.lab import dns_wire
-from proxy.lab.pod import ENDED, Control, Log, Pace
+from proxy.lab.role import ENDED, Control, Log, Pace
 
 _PIECE = 65535
 _LOST = (

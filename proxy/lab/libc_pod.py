@@ -4,7 +4,7 @@ import argparse
 import socket
 import time
 
-from proxy.lab.pod import Control, Log, Pace
+from proxy.lab.role import Control, Log, Pace
 
 
 def lookups(options: argparse.Namespace, control: Control) -> None:

@@ -5,7 +5,7 @@ listener on the same node.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -133,14 +133,3 @@ def skipped(scenario: Scenario, mode: Mode, reason: str) -> Result:
 
 class UnknownScenario(Exception):
     """The message names it and those that there are."""
-
-
-def chosen(names: Iterable[str]) -> tuple[Scenario, ...]:
-    """The scenarios of these names in the order of the table; all of them without a name. Raises UnknownScenario."""
-    from proxy.lab.scenarios import SCENARIOS
-
-    wanted = set(names)
-    if unknown := wanted - {scenario.name for scenario in SCENARIOS}:
-        known = ", ".join(scenario.name for scenario in SCENARIOS)
-        raise UnknownScenario(f"no scenario is named {', '.join(sorted(unknown))}; there are: {known}")
-    return tuple(scenario for scenario in SCENARIOS if not wanted or scenario.name in wanted)

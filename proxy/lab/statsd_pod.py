@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 
-from proxy.lab.pod import ENDED, Control, Log, Pace
+from proxy.lab.role import ENDED, Control, Log, Pace
 
 _LINE = re.compile(rb"^lab\.(\d+)\.(\d+):1\|c")
 _RECEIVE_BUFFER_BYTES = 16 << 20

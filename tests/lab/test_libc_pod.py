@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.lab.libc_pod import lookups
-from proxy.lab.pod import Control
+from proxy.lab.role import Control
 
 TOO_LONG = ".".join(["a" * 60] * 5)
 """No library asks anybody for that."""

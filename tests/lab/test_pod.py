@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.lab.pod import ENDED, Control, Log, Pace, host_and_port, main, ports
+from proxy.lab.pod import host_and_port, main, ports
+from proxy.lab.role import ENDED, Control, Log, Pace
 from proxy.lab.statsd_pod import line, packed, read
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.lab import scenarios
 from proxy.lab.outcome import MODES
-from proxy.lab.scenario import Scenario, UnknownScenario, Verdict, chosen, judge, skipped
+from proxy.lab.scenario import Scenario, UnknownScenario, Verdict, judge, skipped
 from tests.lab.results import Scripted, outcome
 
 
@@ -54,7 +54,7 @@ def test_a_scenario_says_what_it_shows_and_expects(scenario: Scenario) -> None:
 
 def test_scenarios_are_chosen_by_name_in_the_order_of_the_table() -> None:
     first, second = scenarios.SCENARIOS[:2]
-    assert chosen(()) == scenarios.SCENARIOS
-    assert chosen([second.name, first.name]) == (first, second)
+    assert scenarios.chosen(()) == scenarios.SCENARIOS
+    assert scenarios.chosen([second.name, first.name]) == (first, second)
     with pytest.raises(UnknownScenario, match=f"no scenario is named nonsense; there are: {first.name}, "):
-        chosen(["nonsense", first.name])
+        scenarios.chosen(["nonsense", first.name])

@@ -3,7 +3,9 @@
 A module defines one subclass of `Scenario`; its instance stands here.
 """
 
-from proxy.lab.scenario import Scenario
+from collections.abc import Iterable
+
+from proxy.lab.scenario import Scenario, UnknownScenario
 from proxy.lab.scenarios.api_server_away import ApiServerAway
 from proxy.lab.scenarios.clock_jumps import ClockJumps
 from proxy.lab.scenarios.conntrack_full import ConntrackFull
@@ -57,3 +59,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     CorednsServfail(),
     LargeDnsAnswer(),
 )
+
+
+def chosen(names: Iterable[str]) -> tuple[Scenario, ...]:
+    """The scenarios of these names in the order of the table; all of them without a name. Raises UnknownScenario."""
+    wanted = set(names)
+    if unknown := wanted - {scenario.name for scenario in SCENARIOS}:
+        known = ", ".join(scenario.name for scenario in SCENARIOS)
+        raise UnknownScenario(f"no scenario is named {', '.join(sorted(unknown))}; there are: {known}")
+    return tuple(scenario for scenario in SCENARIOS if not wanted or scenario.name in wanted)
