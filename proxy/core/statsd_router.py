@@ -247,39 +247,18 @@ class StatsdRouter:
             self._budget = Budget(*rates)
         self._policy = policy
         self._tags = policy.spread == "name+tags"
-        self._route = {"name": self._receive_by_name, "name+tags": self._receive_by_tags}.get(
-            policy.spread, self._receive_together
-        )
+        self._route = self._receive_by_key if policy.spread in ("name", "name+tags") else self._receive_together
         self.receive = self._route if self._budget is None else self._receive_within_budget
 
-    def _receive_by_name(self, datagram: bytes, source: str, now: float) -> None:
+    def _receive_by_key(self, datagram: bytes, source: str, now: float) -> None:
         self._now = now
-        slots, owners, passing = self._slots, self._owners, self._passing
+        slots, owners, passing, tags = self._slots, self._owners, self._passing, self._tags
         received = 0
         for line in datagram.split(b"\n"):
             name, _, rest = line.partition(b":")
             value, _, suffix = rest.partition(b"|")
             if suffix in passing and value:
-                batch = owners[slots.get(name, NO_SLOT)]
-                if batch is not None:
-                    if not batch:
-                        self._touched.append(batch)
-                    batch.append(line)
-                    received += 1
-                    continue
-            if line:
-                self._receive_line(line, None)
-        self._counts[RECEIVED] += received
-
-    def _receive_by_tags(self, datagram: bytes, source: str, now: float) -> None:
-        self._now = now
-        slots, owners, passing = self._slots, self._owners, self._passing
-        received = 0
-        for line in datagram.split(b"\n"):
-            name, _, rest = line.partition(b":")
-            value, _, suffix = rest.partition(b"|")
-            if suffix in passing and value:
-                batch = owners[slots.get(name + b"\n" + suffix, NO_SLOT)]
+                batch = owners[slots.get(name + b"\n" + suffix if tags else name, NO_SLOT)]
                 if batch is not None:
                     if not batch:
                         self._touched.append(batch)
