@@ -56,14 +56,11 @@ class Cluster:
         self.run = run
         self.mode: Mode = mode
         self.kubeconfig = run.directory / "kubeconfig"
-        self._backbone = Backbone(run)
-        run.add(self._backbone)
+        self._backbone = run.add(Backbone(run))
         self.what = ""
         built = all(tools.find(program) for program in control_plane.PROGRAMS)
         self.api = self._control_plane() if real and built else None
-        self.nodes = tuple(Node(run, number, self._backbone) for number in range(1, nodes + 1))
-        for node in self.nodes:
-            run.add(node)
+        self.nodes = tuple(run.add(Node(run, number, self._backbone)) for number in range(1, nodes + 1))
         if overlay:
             for node in self.nodes:
                 for other in self.nodes:
@@ -144,9 +141,7 @@ class Cluster:
             raise ValueError(f"a pod has {address} already")
         if address is None:
             address = place.free_address(taken)
-        pod = Pod(self.run, name, address, place)
-        self.run.add(pod)
-        self._pods[name] = pod
+        pod = self._pods[name] = self.run.add(Pod(self.run, name, address, place))
         return pod
 
     def service(

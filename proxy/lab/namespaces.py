@@ -16,9 +16,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 from proxy.lab import tools
 
@@ -83,7 +83,25 @@ class Namespace:
 
     def socket(self, kind: socket.SocketKind, address: tuple[str, int] | None = None) -> socket.socket:
         """An IPv4 socket in here for this process, bound to the address if there is one. Raises OSError."""
-        return socket_inside(_NETNS / self.full_name, kind, address)
+        with self.entered():
+            made = socket.socket(socket.AF_INET, kind)
+        try:
+            if address is not None:
+                made.bind(address)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread, and what it starts meanwhile, in here. Raises OSError."""
+        with open("/proc/thread-self/ns/net") as back, (_NETNS / self.full_name).open() as there:
+            _enter(there)
+            try:
+                yield
+            finally:
+                _enter(back)
 
     def etc(self, name: str, text: str) -> None:
         """What /etc/<name> is for every command that is started in here from now on; `resolv.conf` for one."""
@@ -110,8 +128,11 @@ class Namespace:
         self._processes.clear()
 
 
+_Made = TypeVar("_Made", bound=Namespace)
+
+
 class Run:
-    """One run: its id, its directory, its namespaces. `start` makes one.
+    """One run: its id, its directory, its namespaces. `start` makes one; as a context it is torn down at the end.
 
     kept: it outlives this process, until somebody cleans up.
     """
@@ -137,8 +158,14 @@ class Run:
         unready.rename(run.directory)
         return run
 
-    def add(self, namespace: Namespace) -> None:
-        """Create this namespace of the run. Raises ValueError where there is one of its name."""
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tear_down()
+
+    def add(self, namespace: _Made) -> _Made:
+        """Create this namespace of the run and return it. Raises ValueError where there is one of its name."""
         if namespace.name in self.namespaces:
             raise ValueError(f"there is a {namespace.name} already")
         self.namespaces[namespace.name] = namespace
@@ -147,6 +174,7 @@ class Run:
         except BaseException:
             self.namespaces.pop(namespace.name)
             raise
+        return namespace
 
     def leash(self) -> tuple[str, ...]:
         """The words before a command that is to end when this process is killed.
@@ -185,39 +213,10 @@ def command(*words: str, given: str = "", limit: float = 60) -> str:
     return ran.stdout
 
 
-def socket_inside(path: Path, kind: socket.SocketKind, address: tuple[str, int] | None) -> socket.socket:
-    """An IPv4 socket in the network namespace at this path, bound to the address if there is one. Raises OSError."""
-    made: list[socket.socket] = []
-    failed: list[OSError] = []
-
-    def make() -> None:  # on a thread: only the caller's thread changes its namespace, and this one ends
-        try:
-            _enter(path)
-            made.append(socket.socket(socket.AF_INET, kind))
-            if address is not None:
-                made[0].bind(address)
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if failed:
-        for half_made in made:
-            half_made.close()
-        raise failed[0]
-    return made[0]
-
-
-def _enter(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, _CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, f"setns: {os.strerror(number)}")
-    finally:
-        os.close(descriptor)
+def _enter(namespace: IO[str]) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
 
 
 def leftovers() -> tuple[str, ...]:

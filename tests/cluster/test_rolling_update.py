@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from proxy.lab.tools import Unavailable
 from tests.cluster.api_server import endpoint_slice
 from tests.control.eventually import eventually
 from tests.control.sidestep import Sidestep
@@ -54,6 +55,7 @@ class Pods:
         self._leaving: set[str] = set()
         self._applied = asyncio.Event()
         self._socket = namespace.socket(socket.SOCK_DGRAM, ("0.0.0.0", PORT))
+        self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 * 1024 * 1024)
         self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         asyncio.get_running_loop().add_reader(self._socket, self._read)
@@ -96,6 +98,7 @@ class Load:
         self.totals: Counter[str] = Counter()
         self.lines = 0
         self._socket = namespace.socket(socket.SOCK_DGRAM, ("127.0.0.1", 0))
+        self._socket.setblocking(False)
         self._socket.connect(RELAY)
         self._sending = asyncio.ensure_future(self._send())
 
@@ -158,7 +161,7 @@ async def node(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Nod
     async with contextlib.AsyncExitStack() as stack:
         try:
             namespace = stack.enter_context(netns.made())
-        except netns.Unavailable as unavailable:
+        except Unavailable as unavailable:
             pytest.skip(str(unavailable))
         api_server = RealApiServer(control_plane, tmp_path)
         await api_server.open()

@@ -20,7 +20,7 @@ from tests.fakes import WAIT
 
 __all__ = ["node"]
 as_a_process = pytest.mark.asyncio(loop_factories=["asyncio"])
-in_a_namespace = peers.needs("ip", "nft", "iptables-nft", "conntrack", "nsenter", "unshare")
+in_a_namespace = peers.needs("ip", "nft", "iptables-nft", "conntrack")
 
 
 class Watching:

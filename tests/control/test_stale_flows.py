@@ -5,7 +5,6 @@ Pods are addresses of the namespace's own loopback link; entries of every kind c
 
 import json
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proxy.lab.tools import Unavailable
 from tests import peers
 from tests.control.sidestep import COMMAND, execute
 from tests.testbed import netns
@@ -22,7 +22,7 @@ STATSD = "10.96.0.20"
 SERVICE = "monitoring/statsd"
 BACKENDS = ("nft", "iptables-nft")
 pytestmark = [
-    peers.needs("ip", "nft", "iptables-nft", "conntrack", "nsenter", "unshare"),
+    peers.needs("ip", "nft", "iptables-nft", "conntrack"),
     pytest.mark.asyncio(loop_factories=["asyncio"]),  # it is a process in any case
 ]
 
@@ -126,10 +126,9 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     with ExitStack() as stack:
         try:
             namespace = stack.enter_context(netns.made())
-        except netns.Unavailable as unavailable:
+        except Unavailable as unavailable:
             pytest.skip(str(unavailable))
-        for words in WAY_OUT:
-            subprocess.run([*namespace.prefix, peers.find("ip") or "ip", *words.split()], check=True)
+        namespace.ip(*WAY_OUT)
         yield Node(namespace, request.param, tmp_path, stack)
 
 

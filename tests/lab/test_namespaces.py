@@ -64,11 +64,8 @@ def lab(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str, int]]:
 
 @pytest.fixture
 def run(root: None) -> Iterator[Run]:
-    made = Run.start()
-    try:
+    with Run.start() as made:
         yield made
-    finally:
-        made.tear_down()
 
 
 def test_tear_down_leaves_no_namespace_link_process_or_file(root: None) -> None:
@@ -143,8 +140,7 @@ def test_nothing_is_made_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_that_fails_says_what_it_said(run: Run) -> None:
-    namespace = Namespace(run, "somewhere")
-    run.add(namespace)
+    namespace = run.add(Namespace(run, "somewhere"))
     with pytest.raises(RuntimeError, match="No such file"):
         namespace.run("cat", "/nowhere")
     with pytest.raises(RuntimeError, match=r"took longer than 0\.1 s"):
@@ -154,8 +150,7 @@ def test_a_command_that_fails_says_what_it_said(run: Run) -> None:
 
 
 def test_commands_see_the_namespace_and_its_files(run: Run) -> None:
-    namespace = Namespace(run, "somewhere")
-    run.add(namespace)
+    namespace = run.add(Namespace(run, "somewhere"))
     namespace.etc("resolv.conf", "nameserver 192.0.2.53\n")
     assert namespace.run("cat", "/etc/resolv.conf") == "nameserver 192.0.2.53\n"
     namespace.ip("addr add 192.0.2.1/32 dev lo")
@@ -163,6 +158,9 @@ def test_commands_see_the_namespace_and_its_files(run: Run) -> None:
         assert inside.getsockname()[0] == "192.0.2.1"
     with pytest.raises(OSError, match="Cannot assign"):
         namespace.socket(socket.SOCK_DGRAM, ("192.0.2.2", 0))
+    with namespace.entered():
+        assert os.getpid() in namespace.pids()
+    assert namespace.pids() == []
     process = namespace.spawn("sh", "-c", "echo said; exec sleep 600", log="talk")
     tools.until(lambda: namespace.log("talk") == "said\n", "what it says in its log")
     assert namespace.pids() == [process.pid]
@@ -172,8 +170,7 @@ def test_commands_see_the_namespace_and_its_files(run: Run) -> None:
 
 
 def test_a_process_that_is_on_its_way_in_is_not_left(run: Run) -> None:
-    namespace = Namespace(run, "somewhere")
-    run.add(namespace)
+    namespace = run.add(Namespace(run, "somewhere"))
     process = namespace.spawn("sleep", "600")
     namespace.delete()
     assert process.returncode is not None
