@@ -115,6 +115,23 @@ class DnsCase:
         for one in old:
             one.delete()
 
+    def replace_pod(self, leaving: DnsPod, ends_after: float) -> float:
+        """One new pod is an endpoint instead of this one, which ends so many seconds after the change is stored.
+
+        kube-proxy may have applied it by then or not; Sidestep is waited for. Returns the seconds after which the
+        old pod ended.
+        """
+        self.pods = [self._pod() if one is leaving else one for one in self.pods]
+        addresses = [one.address for one in self.pods]
+        self.cluster.set_endpoints(self.service, addresses)
+        stored_ns = now_ns()
+        if self.path == "sidestep":
+            self.sidestep.wait_applied(self.service, addresses)
+        time.sleep(max(0.0, ends_after - (now_ns() - stored_ns) / 1e9))
+        ended_ns = now_ns()
+        leaving.delete()
+        return (ended_ns - stored_ns) / 1e9
+
     def ask(self, seconds: float) -> None:
         """The pod asks from now on, each question from a fresh port; times of `at` count from here."""
         self._known_asker = self._questioner(KNOWN, KNOWN_RATE, seconds)
@@ -126,23 +143,34 @@ class DnsCase:
     def at(self, seconds: float, what: str) -> None:
         """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
         time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
+        self.mark(what)
+
+    def mark(self, what: str) -> None:
+        """Say what happens now and mark it in the timeline."""
         self._marks.append(Mark(now_ns(), what))
         self._run.say(what)
 
-    def outcome(self, trouble: Trouble, *notes: str) -> Outcome:
+    def ask_no_more(self) -> float:
+        """The pod has asked enough. Returns how many seconds it asked, as `at` counts them."""
+        seconds = (now_ns() - self._began_ns) / 1e9
+        for asker in (self._known_asker, self._new_asker):
+            asker.finish()
+        return seconds
+
+    def outcome(self, trouble: Trouble, *notes: str, figures: dict[str, float] | None = None) -> Outcome:
         """What the pod saw, once it has asked all. How long it waited is told of the time of trouble."""
-        figures: dict[str, float] = {}
+        found = dict(figures or {})
         everything: list[Question] = []
         span = range(*(self._began_ns + round(seconds * 1e9) for seconds in (trouble.begins, trouble.over)))
         for what, asker in (("known", self._known_asker), ("new", self._new_asker)):
             asker.wait(600)
             asked = asker.questions()
             everything += asked
-            figures[f"{what} lost"] = sum(1 for one in asked if not _answered(one))
+            found[f"{what} lost"] = sum(1 for one in asked if not _answered(one))
             waits = [one.milliseconds for one in asked if _answered(one) and one.at_ns in span]
-            figures |= {f"{what} p50 ms": median(waits), f"{what} slowest ms": max(waits)} if waits else {}
+            found |= {f"{what} p50 ms": median(waits), f"{what} slowest ms": max(waits)} if waits else {}
         counted = tally_questions(everything, within=PATIENCE, marks=self._marks, notes=notes)
-        return replace(counted, figures=figures)  # waits of both kinds of names together say nothing about either
+        return replace(counted, figures=found)  # waits of both kinds of names together say nothing about either
 
     def _pod(self) -> DnsPod:
         self._made += 1

@@ -26,6 +26,7 @@ from proxy.lab.scenarios.out_of_memory import OutOfMemory
 from proxy.lab.scenarios.overlay_fragmentation import OverlayFragmentation
 from proxy.lab.scenarios.pod_recreated_while_kube_proxy_is_away import PodRecreatedWhileKubeProxyIsAway
 from proxy.lab.scenarios.rolling_update import RollingUpdate
+from proxy.lab.scenarios.rolling_update_dns import RollingUpdateDns
 from proxy.lab.scenarios.rules_flushed import RulesFlushed
 from proxy.lab.scenarios.service_deleted import ServiceDeleted
 from proxy.lab.scenarios.source_port_reused import SourcePortReused
@@ -58,6 +59,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     CorednsSlow(),
     CorednsServfail(),
     LargeDnsAnswer(),
+    RollingUpdateDns(),
 )
 
 
