@@ -23,8 +23,8 @@ from benchmarks import (
     worker_kill,
 )
 from benchmarks.bench import Bench
+from proxy.lab.tools import Unavailable
 from tests import peers
-from tests.stubs.lab import Unavailable
 
 MEASUREMENTS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module

@@ -13,10 +13,10 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.bench import SERVER_CPU, Bench
 from proxy.core.flows import ServiceAddress, ServiceAddresses
+from proxy.lab.tools import Unavailable
 from proxy.node import conntrack
 from tests import peers
 from tests.node import entries
-from tests.stubs.lab import Unavailable
 
 ENTRIES = 250_000
 STALE = 100

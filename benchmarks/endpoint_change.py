@@ -1,9 +1,7 @@
 """How long after a change of a Service's slice does the first datagram reach the new endpoint?"""
 
-import ctypes
 import json
 import math
-import os
 import select
 import socket
 import struct
@@ -19,8 +17,9 @@ from benchmarks import report
 from benchmarks.bench import CLIENT_CPU, Bench
 from benchmarks.relays import PORT, SERVICE, admin, configuration, ready, slice_of
 from benchmarks.statsd_load import Load, Sender
+from proxy.lab.namespaces import Namespace, Run
+from proxy.lab.tools import Unavailable
 from tests import peers
-from tests.stubs.lab import Unavailable
 from tests.testbed import control_plane
 from tests.testbed.control_plane import PATHS, ControlPlane
 
@@ -33,7 +32,6 @@ LOAD = Load(5_000, 3600, lines=1, batch=1)
 PAUSE = 0.1
 """Between changes, s; nothing may reach the old endpoint meanwhile."""
 
-_CLONE_NEWNET = 0x40000000
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
 
@@ -173,20 +171,8 @@ def _network() -> Iterator[None]:
 
     kube-apiserver refuses loopback addresses in slices. Raises Unavailable without root.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        if libc.unshare(_CLONE_NEWNET):
-            raise Unavailable(f"needs root to make a network namespace: {os.strerror(ctypes.get_errno())}")
-        try:
-            for words in (
-                ["link", "set", "lo", "up"],
-                *(["addr", "add", f"{host}/32", "dev", "lo"] for host in ENDPOINTS),
-            ):
-                subprocess.run([peers.find("ip") or "ip", *words], check=True)
+    with Run.start() as run:
+        network = run.add(Namespace(run, "network"))
+        network.ip(*(f"addr add {host}/32 dev lo" for host in ENDPOINTS))
+        with network.entered():
             yield
-        finally:
-            if libc.setns(outside, _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-    finally:
-        os.close(outside)

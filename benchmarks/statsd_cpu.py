@@ -8,8 +8,8 @@ from benchmarks.bench import CLIENT_CPU, SERVER_CPU, Bench
 from benchmarks.node import CLUSTER_IP, ENDPOINT, LISTENER, UNTRACKED, Node
 from benchmarks.relays import PORT, RELAYS, relaying
 from benchmarks.statsd_load import Load, Sender, Sinks, sinks
+from proxy.lab.tools import Unavailable
 from tests import peers
-from tests.stubs.lab import Unavailable
 
 KINDS = RELAYS
 """What a report tells the versions of."""
@@ -45,16 +45,16 @@ def measure(bench: Bench) -> str:
     seen: dict[Load, dict[str, Seen]] = {load: {name: Seen() for name in (DIRECT, DNAT, *names)} for load in LOADS}
     with ExitStack() as stack:
         node = stack.enter_context(Node())
-        node.run(node.node, "iptables-restore", given=_rules())
+        node.node.run("iptables-restore", given=_rules())
         addresses = [f"{ENDPOINT}:{PORT}", f"{UNTRACKED}:{PORT}"]
-        sender = Sender(bench.directory, (*node.pod, *CLIENT_CPU))
-        counting = stack.enter_context(sinks(bench.directory, addresses, (*node.endpoint, *CLIENT_CPU)))
+        sender = Sender(bench.directory, (*node.pod.prefix, *CLIENT_CPU))
+        counting = stack.enter_context(sinks(bench.directory, addresses, (*node.endpoint.prefix, *CLIENT_CPU)))
         servers: dict[str, peers.Server | str] = {DIRECT: f"{UNTRACKED}:{PORT}", DNAT: f"{CLUSTER_IP}:{PORT}"}
         for number, name in enumerate(names):
             directory = bench.directory / f"relay-{number}"
             directory.mkdir()
             job = peers.Job(f"{LISTENER}:{8125 + number}", f"{ENDPOINT}:{PORT}", directory, admin_port=9253)
-            servers[name] = stack.enter_context(relaying(name, job, (*node.node, *SERVER_CPU)))
+            servers[name] = stack.enter_context(relaying(name, job, (*node.node.prefix, *SERVER_CPU)))
         for round_number in range(bench.rounds + 1):
             for load, ways in seen.items():
                 for name, mine in ways.items():

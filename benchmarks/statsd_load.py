@@ -59,7 +59,7 @@ class Arrived:
 
 
 class Sender:
-    """Runs the client; `prefix` (taskset, nsenter) goes in front."""
+    """Runs the client; `prefix` (taskset, `ip netns exec`) goes in front."""
 
     def __init__(self, directory: Path, prefix: Sequence[str] = ()) -> None:
         self._program = compiled("statsd_client", directory)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from proxy.lab.tools import Unavailable
 from tests import peers
-from tests.stubs.lab import STUBS, Lab, Unavailable
+from tests.stubs.lab import STUBS, Lab
 
 
 @pytest.fixture(scope="session")

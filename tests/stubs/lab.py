@@ -1,24 +1,24 @@
 """A network namespace with a scripted upstream, a server under test and a recorder, for real stub resolvers.
 
-The namespace has no name and hangs on one process that reads from this one: it is gone when this process is, however
-that ends. Needs root and Linux.
+Needs root and Linux.
 """
 
 import ipaddress
 import itertools
 import json
 import queue
-import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxy.lab.namespaces import Namespace, Run
+from proxy.lab.tools import Unavailable
 from tests import peers
 
 SERVER = "169.254.20.10:53"
@@ -27,25 +27,8 @@ MIDDLE = "10.96.0.3:53"
 """A place for one more server between the two."""
 CLIENTS = Path(__file__).parent / "clients"
 
-# The pod's own addresses must not be loopback ones: glibc's AI_ADDRCONFIG and others don't count those.
-_SET_UP = """\
-set -e
-ip link set lo up
-ip addr add 169.254.20.10/32 dev lo
-ip addr add 10.96.0.2/32 dev lo
-ip addr add 10.96.0.3/32 dev lo
-ip addr add 10.244.1.9/32 dev lo
-ip -6 addr add fd00:10:244::9/128 dev lo nodad || true
-mount --bind "$1/resolv.conf" /etc/resolv.conf
-mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf
-mount --bind "$1/hosts" /etc/hosts
-echo ready
-exec cat
-"""
-
-
-class Unavailable(Exception):
-    """This machine can't have the namespace (no root, no unshare); the message says why."""
+POD, POD6 = "10.244.1.9", "fd00:10:244::9"
+"""The pod's own addresses. Loopback ones would not do: glibc's AI_ADDRCONFIG and others don't count those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +109,7 @@ class Conversation:
 
 
 class Lab:
-    """The namespace; use as a context manager. Raises Unavailable on entry where it can't be had."""
+    """The namespace; use as a context manager. Raises `tools.Unavailable` on entry where it can't be had."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -142,36 +125,29 @@ class Lab:
         return self
 
     def _enter(self, stack: ExitStack) -> None:
-        (self._directory / "nsswitch.conf").write_text("hosts: files dns\n")
-        (self._directory / "hosts").write_text("127.0.0.1 localhost\n")
+        run = stack.enter_context(Run.start())
+        self._namespace = run.add(Namespace(run, "stubs"))
+        self.prefix = self._namespace.prefix
+        self._namespace.ip(*(f"addr add {_ip(address)}/32 dev lo" for address in (SERVER, UPSTREAM, MIDDLE, POD)))
+        with suppress(RuntimeError):  # a kernel without IPv6
+            self._namespace.ip(f"addr add {POD6}/128 dev lo nodad")
+        self._namespace.etc("nsswitch.conf", "hosts: files dns\n")
+        self._namespace.etc("hosts", "127.0.0.1 localhost\n")
         self.resolv_conf()
-        if shutil.which("unshare") is None or peers.find("ip") is None:
-            raise Unavailable("needs unshare and ip")
-        holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-c", _SET_UP, "sh", str(self._directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        inside = stack.enter_context(
+            subprocess.Popen(
+                [*self.prefix, sys.executable, str(Path(__file__).with_name("inside.py")), UPSTREAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         )
-        stack.callback(_ended, holder)
-        assert holder.stdout
-        assert holder.stderr
-        if holder.stdout.readline() != "ready\n":
-            reason = holder.stderr.read().strip()
-            raise Unavailable(f"needs root to make a network namespace: {reason}")
-        self.prefix = ("nsenter", f"--target={holder.pid}", "--net", "--mount", "--root", f"--wd={peers.ROOT}", "--")
-        inside = subprocess.Popen(
-            [*self.prefix, sys.executable, str(Path(__file__).with_name("inside.py")), UPSTREAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        stack.callback(_ended, inside)
         assert inside.stdin
         self._commands = inside.stdin
         reader = threading.Thread(target=self._read, args=(inside,), daemon=True)
         reader.start()
+        stack.callback(reader.join)
+        stack.callback(inside.kill)
         if "ready" not in self._next():
             raise Unavailable("the scripted upstream did not start")
 
@@ -196,11 +172,10 @@ class Lab:
 
     def resolv_conf(self, search: Sequence[str] = (), ndots: int = 5) -> None:
         """What the stubs' /etc/resolv.conf says from now on."""
-        lines = [f"nameserver {SERVER.partition(':')[0]}", f"options ndots:{ndots}"]
+        lines = [f"nameserver {_ip(SERVER)}", f"options ndots:{ndots}"]
         if search:
             lines.insert(1, "search " + " ".join(search))
-        # In place: the bind mount shows this very file.
-        (self._directory / "resolv.conf").write_text("\n".join(lines) + "\n")
+        self._namespace.etc("resolv.conf", "\n".join(lines) + "\n")
 
     @contextmanager
     def serving(self, name: str, listen: str = SERVER, upstream: str = UPSTREAM) -> Iterator[peers.Server]:
@@ -236,15 +211,8 @@ class Lab:
         return messages
 
 
-def _ended(process: subprocess.Popen[str]) -> None:
-    """End a process whose stdin is its reason to live."""
-    with process:
-        assert process.stdin
-        process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def _ip(address: str) -> str:
+    return address.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
