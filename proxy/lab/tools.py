@@ -20,14 +20,16 @@ SEARCHED = (
 
 PACKAGES = {
     "conntrack": "conntrack",
+    "gcc": "gcc libc6-dev",
     "ip": "iproute2",
     "iptables": "iptables",
+    "musl-gcc": "musl-tools",
     "nft": "nftables",
     "openssl": "openssl",
     "setpriv": "util-linux",
     "sysctl": "procps",
 }
-"""The Debian package that has each program."""
+"""The Debian package that has each program, and what it needs."""
 
 FROM_GO = frozenset({"coredns", "etcd", "kube-apiserver", "kube-proxy"})
 """What `make testbed` builds."""

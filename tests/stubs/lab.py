@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxy.lab import libc_clients
 from proxy.lab.namespaces import Namespace, Run
 from proxy.lab.tools import Unavailable
 from tests import peers
@@ -228,7 +229,12 @@ class Stub:
 
     def built(self, out: Path) -> tuple[str, ...]:
         """Build it. Returns the command to which the name is appended."""
-        words = {"out": str(out), "clients": str(CLIENTS), "python": sys.executable}
+        words = {
+            "out": str(out),
+            "clients": str(CLIENTS),
+            "getaddrinfo": str(libc_clients.SOURCE),
+            "python": sys.executable,
+        }
         if self.build:
             program = peers.find(self.build[0]) or self.build[0]
             environment = {"CGO_ENABLED": "0"} if self.build[0] == "go" else {}
@@ -250,13 +256,13 @@ STUBS = {
         Stub(
             "glibc",
             ("gcc",),
-            ("gcc", "-O1", "-o", "{out}/glibc", "{clients}/getaddrinfo.c"),
+            ("gcc", "-O1", "-o", "{out}/glibc", "{getaddrinfo}"),
             ("{out}/glibc",),
         ),
         Stub(
             "musl",
             ("musl-gcc",),
-            ("musl-gcc", "-static", "-O1", "-o", "{out}/musl", "{clients}/getaddrinfo.c"),
+            ("musl-gcc", "-static", "-O1", "-o", "{out}/musl", "{getaddrinfo}"),
             ("{out}/musl",),
         ),
         Stub("go", ("go",), ("go", "build", "-o", "{out}/golang", "{clients}/lookup.go"), ("{out}/golang",)),
