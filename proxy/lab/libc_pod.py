@@ -1,8 +1,10 @@
-"""A program inside a pod that looks names up as programs do: with the C library, its search list and its ndots."""
+"""What looks names up inside a pod as programs do: with a C library, its search list, ndots and timeouts."""
 
 import argparse
 import socket
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from proxy.lab.role import Control, Log, Pace
 
@@ -27,6 +29,36 @@ def lookups(options: argparse.Namespace, control: Control) -> None:
             rows.append(f"{number} lookup {at_ns} {answered_ns if found else 0} {0 if found else -1} {found} 0")
     Log(options.log).write(rows)
     control.summary({"asked": len(rows)})
+
+
+def programs(options: argparse.Namespace, control: Control) -> None:
+    """Start `program NAME` for `count` names, none of which waits for those before, and wait for all.
+
+    A row each, as above, with the program's name in place of `lookup`. It prints `ok ADDRESS...`, or why not.
+    """
+    control.ready()
+    rows: list[str] = []
+    if control.wait_for_go():
+        pace = Pace(options.rate, options.count, time.monotonic_ns())
+        with ThreadPoolExecutor(pace.count) as pool:
+            running = []
+            for turn in range(pace.count):
+                if control.ended_before(pace.due_ns(turn)):
+                    break
+                running.append(pool.submit(_program, options.program, options.name, options.first + turn))
+            rows = [one.result() for one in running]
+    Log(options.log).write(rows)
+    control.summary({"asked": len(rows)})
+
+
+def _program(program: str, name: str, number: int) -> str:
+    at_ns = time.monotonic_ns()
+    ran = subprocess.run([program, name.format(number=number)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    answered_ns = time.monotonic_ns()
+    said, *addresses = ran.stdout.decode().split() or [""]
+    kind = program.rpartition("/")[2]
+    fate = f"{answered_ns} 0" if said == "ok" else "0 -1"
+    return f"{number} {kind} {at_ns} {fate} {len(addresses) if said == 'ok' else 0} 0"
 
 
 def _look_up(name: str) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.lab import dns_pod, libc_pod, statsd_pod
+from proxy.lab import dns_pod, libc_pod, race_pod, statsd_pod
 from proxy.lab.role import Control
 
 
@@ -71,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     lookups = roles.add_parser("libc-lookups", parents=[common, paced])
     lookups.add_argument("--name", required=True)
     lookups.set_defaults(work=libc_pod.lookups)
+    programs = roles.add_parser("program-lookups", parents=[common, paced])
+    programs.add_argument("--program", required=True)
+    programs.add_argument("--name", required=True)
+    programs.set_defaults(work=libc_pod.programs)
+    race = roles.add_parser("dns-race", parents=[common])
+    race.add_argument("--to", type=host_and_port, required=True)
+    race.add_argument("--name", required=True)
+    race.add_argument("--rounds", type=int, required=True)
+    race.add_argument("--first", type=int, required=True)
+    race.set_defaults(work=race_pod.race)
     return parser
 
 

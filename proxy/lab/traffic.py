@@ -267,12 +267,32 @@ class Traffic:
         options = [f"--name={name}", *self._pace(rate, seconds)]
         return self._began(Questioner(place, "libc-lookups", self._log(place, "lookups"), *options))
 
+    def program_lookups(self, place: Place, program: Path, *, name: str, rate: float, seconds: float) -> Questioner:
+        """Waits for `start`; then starts this program for a name, so many a second for `seconds`, and waits for all.
+
+        `{number}` in the name, or `{number:010}`, becomes a number of its own for each. The program prints `ok` and
+        the addresses, or something else, which counts as without an answer.
+        """
+        options = [f"--program={program}", f"--name={name}", *self._pace(rate, seconds)]
+        return self._began(Questioner(place, "program-lookups", self._log(place, "programs"), *options))
+
+    def race(self, place: Place, to: str, *, name: str, rounds: int) -> Questioner:
+        """Waits for `start`; then sends A and AAAA of the name so many times, both from one new socket at one moment.
+
+        Each comes from a CPU of its own, so it takes two of them. Nothing is asked again.
+        """
+        options = [f"--to={to}", f"--name={name}", f"--rounds={rounds}", self._first()]
+        return self._began(Questioner(place, "dns-race", self._log(place, "race"), *options))
+
     def _pace(self, rate: float, seconds: float) -> list[str]:
         return [
             f"--rate={rate}",
             f"--count={max(1, round(rate * seconds))}",
-            f"--first={self._count * NUMBERS_PER_SENDER}",
+            self._first(),
         ]
+
+    def _first(self) -> str:
+        return f"--first={self._count * NUMBERS_PER_SENDER}"
 
     def _log(self, place: Place, role: str) -> Path:
         self._count += 1
