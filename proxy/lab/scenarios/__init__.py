@@ -6,6 +6,7 @@ A module defines one subclass of `Scenario`; its instance stands here.
 from collections.abc import Iterable
 
 from proxy.lab.scenario import Scenario, UnknownScenario
+from proxy.lab.scenarios.a_aaaa_race import AAaaaRace
 from proxy.lab.scenarios.api_server_away import ApiServerAway
 from proxy.lab.scenarios.clock_jumps import ClockJumps
 from proxy.lab.scenarios.conntrack_full import ConntrackFull
@@ -38,6 +39,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     PodRecreatedWhileKubeProxyIsAway(),
     ServiceDeleted(),
     SourcePortReused(),
+    AAaaaRace(),
     CorednsGone(),
     OverlayFragmentation(),
     Ndots(),
