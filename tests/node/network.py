@@ -4,10 +4,7 @@ While it lasts this thread is in the node's namespace, and with it every thread 
 """
 
 import contextlib
-import ctypes
-import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,37 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from proxy.lab import tools
+from proxy.lab.namespaces import Namespace, Run
+
 LINK_LOCAL, SERVICE, LINK_LOCAL6 = "169.254.20.10:53", "10.96.0.10:53", "[fd00:169::10]:53"
 COREDNS, COREDNS6 = "10.244.1.2:53", "[fd00:244::2]:53"
 COREDNS_TOO = "10.244.1.3:53"
 
-_CLONE_NEWNET = 0x40000000
 _ANSWERING = Path(__file__).with_name("answering.py")
-_NODE = """
-ip link set lo up
-sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-ip link add uplink type veth peer name upstream
-ip link set uplink up
-ip addr add 192.0.2.10/24 dev uplink
-ip -6 addr add 2001:db8::10/64 dev uplink nodad
-"""
-_POD = """
-ip link add {name} type veth peer name eth0 netns {pid}
-ip link set {name} up
-ip -6 addr add fe80::1/64 dev {name} nodad
-ip route add {ip} dev {name}
-ip -6 route add {ip6} dev {name}
-nsenter -t {pid} -n sh -ec '
-  ip link set lo up
-  sysctl -q net.ipv6.conf.eth0.accept_dad=0
-  ip link set eth0 up
-  ip addr add {ip}/32 dev eth0
-  ip -6 addr add {ip6}/128 dev eth0 nodad
-  ip route add 169.254.1.1 dev eth0
-  ip route add default via 169.254.1.1 dev eth0
-  ip -6 route add default via fe80::1 dev eth0'
-ip addr add 169.254.1.1/32 dev {name} scope link 2>/dev/null || true
-"""
 
 
 def run(script: str) -> str:
@@ -62,22 +36,24 @@ def run(script: str) -> str:
 
 @dataclass
 class Network:
-    """Where everything is. `pod` and `coredns` are processes that keep their namespaces."""
+    """Where everything is. What is `inside` None is on the node."""
 
-    pod: int
-    coredns: int
+    pod: Namespace
+    coredns: Namespace
     closing: ExitStack = field(default_factory=ExitStack)
 
-    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind, *, inside: int | None) -> socket.socket:
-        """A socket in the namespace of that process, or in the node's."""
-        with entered(None if inside is None else f"/proc/{inside}/ns/net"):
+    def socket(
+        self, family: socket.AddressFamily, kind: socket.SocketKind, *, inside: Namespace | None
+    ) -> socket.socket:
+        """A socket in that namespace, or in the node's."""
+        with contextlib.nullcontext() if inside is None else inside.entered():
             sock = socket.socket(family, kind)
         self.closing.callback(sock.close)
         return sock
 
-    def answering(self, name: str, *addresses: str, inside: int | None = None) -> "subprocess.Popen[str]":
+    def answering(self, name: str, *addresses: str, inside: Namespace | None = None) -> "subprocess.Popen[str]":
         """A process that answers there; it is killed in the end."""
-        prefix = [] if inside is None else ["nsenter", "-t", str(inside), "-n"]
+        prefix = () if inside is None else inside.prefix
         process = subprocess.Popen(
             [*prefix, sys.executable, str(_ANSWERING), name, *addresses], stdout=subprocess.PIPE, text=True
         )
@@ -86,7 +62,7 @@ class Network:
         assert process.stdout.readline() == "ready\n"
         return process
 
-    def client(self, address: str, transport: str, *, inside: int | None) -> "Client":
+    def client(self, address: str, transport: str, *, inside: Namespace | None) -> "Client":
         """Who asks at this address from there."""
         return Client(self, address, transport, inside)
 
@@ -97,7 +73,7 @@ class Client:
     `tcp kept` has one for all of them.
     """
 
-    def __init__(self, network: Network, address: str, transport: str, inside: int | None) -> None:
+    def __init__(self, network: Network, address: str, transport: str, inside: Namespace | None) -> None:
         host, _, port = address.rpartition(":")
         self._to = host.strip("[]"), int(port)
         self._family = socket.AF_INET6 if ":" in self._to[0] else socket.AF_INET
@@ -151,66 +127,58 @@ class Client:
 
 
 @contextmanager
-def entered(path: str | None) -> Iterator[None]:
-    """This thread in another network namespace, or where it is."""
-    if path is None:
-        yield
-        return
-    with open("/proc/thread-self/ns/net") as back, open(path) as there:
-        _setns(there.fileno())
-        try:
-            yield
-        finally:
-            _setns(back.fileno())
-
-
-@contextmanager
-def a_namespace() -> Iterator[None]:
-    """This thread in a new network namespace with `lo` up. Skips where that can't be."""
-    missing = [program for program in ("nft", "ip", "nsenter") if shutil.which(program) is None]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"needs root and {' '.join(missing)}")
-    with open("/proc/thread-self/ns/net") as back:
-        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
-            pytest.skip(f"needs network namespaces: {os.strerror(ctypes.get_errno())}")
-        try:
-            run("ip link set lo up")
-            yield
-        finally:
-            _setns(back.fileno())
+def a_namespace() -> Iterator[Run]:
+    """This thread in a new network namespace with `lo` up: `node`, alone in its run. Skips where that can't be."""
+    try:
+        tools.require("nft")
+        run = Run.start()
+    except tools.Unavailable as missing:
+        pytest.skip(str(missing))
+    with run, run.add(Namespace(run, "node")).entered():
+        yield run
 
 
 @contextmanager
 def a_network() -> Iterator[Network]:
     """The node's namespace around a pod's and CoreDNS's."""
-    with a_namespace(), ExitStack() as stack:
-        run(_NODE)
-        pids = []
-        for name, ip, ip6 in (("pod", "10.244.1.9", "fd00:244::9"), ("dns", "10.244.1.2", "fd00:244::2")):
-            holder = subprocess.Popen(
-                ["unshare", "--net", "sh", "-c", "echo ready; exec cat"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.callback(_end, holder)
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "ready\n"
-            run(_POD.format(name=name, pid=holder.pid, ip=ip, ip6=ip6))
-            pids.append(holder.pid)
-        run(f"nsenter -t {pids[1]} -n ip addr add 10.244.1.3/32 dev eth0; ip route add 10.244.1.3 dev dns")
-        network = stack.enter_context(contextlib.closing(_Closing(Network(*pids)))).network
-        network.answering("coredns", COREDNS, COREDNS6, inside=network.coredns)
-        network.answering("coredns too", COREDNS_TOO, inside=network.coredns)
-        yield network
+    with a_namespace() as lab:
+        node = lab.namespaces["node"]
+        node.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        node.ip(
+            "link add uplink type veth peer name upstream",
+            "link set uplink up",
+            "addr add 192.0.2.10/24 dev uplink",
+            "addr add 2001:db8::10/64 dev uplink nodad",
+        )
+        network = Network(
+            _linked(node, lab.add(Namespace(lab, "pod")), ["10.244.1.9"], "fd00:244::9"),
+            _linked(node, lab.add(Namespace(lab, "dns")), ["10.244.1.2", "10.244.1.3"], "fd00:244::2"),
+        )
+        with network.closing:
+            network.answering("coredns", COREDNS, COREDNS6, inside=network.coredns)
+            network.answering("coredns too", COREDNS_TOO, inside=network.coredns)
+            yield network
 
 
-class _Closing:
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def close(self) -> None:
-        self.network.closing.close()
+def _linked(node: Namespace, pod: Namespace, ips: Sequence[str], ip6: str) -> Namespace:
+    """A pod with these addresses, behind a veth pair whose end on the node has its name."""
+    node.ip(
+        f"link add {pod.name} type veth peer name eth0 netns {pod.full_name}",
+        f"link set {pod.name} up",
+        f"addr add fe80::1/64 dev {pod.name} nodad",
+        f"addr add 169.254.1.1/32 dev {pod.name} scope link",
+        *(f"route add {ip} dev {pod.name}" for ip in (*ips, ip6)),
+    )
+    pod.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0")
+    pod.ip(
+        "link set eth0 up",
+        *(f"addr add {ip}/32 dev eth0" for ip in ips),
+        f"addr add {ip6}/128 dev eth0 nodad",
+        "route add 169.254.1.1 dev eth0",
+        "route add default via 169.254.1.1 dev eth0",
+        "route add default via fe80::1 dev eth0",
+    )
+    return pod
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
@@ -241,8 +209,3 @@ def flows(to: str) -> Sequence[str]:
 def _end(process: "subprocess.Popen[str]") -> None:
     process.kill()
     process.communicate()
-
-
-def _setns(descriptor: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
