@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Self
 
+from proxy.lab.case import Case
 from proxy.lab.cluster import Cluster
 from proxy.lab.nodes import Pod
-from proxy.lab.outcome import Mark, Outcome, Question, tally_questions
+from proxy.lab.outcome import Outcome, Question, tally_questions
 from proxy.lab.scenario import Expectation, Run
 from proxy.lab.sidestep import DNS
-from proxy.lab.traffic import DnsServer, Questioner, Traffic, now_ns
+from proxy.lab.traffic import DnsServer, Questioner, now_ns
 
 KUBE_DNS = "10.96.0.10"
 REPLICAS = 3
@@ -58,7 +58,7 @@ class DnsPod:
         self.pod.delete()
 
 
-class DnsCase:
+class DnsCase(Case):
     """Use as a context manager; in it: `pods`, `ask`, `at`, and in the end `outcome`.
 
     kube-dns has REPLICAS endpoints, in use on this path, before anybody asks.
@@ -69,31 +69,20 @@ class DnsCase:
 
         Without a `ttl` answers are good for CoreDNS's 5 s, in the short form for one: it ends within the trouble.
         """
-        self.cluster = cluster
-        self.path = run.path
+        super().__init__(cluster, run)
         self.pods: list[DnsPod] = []
-        self._run = run
         self._ttl = ttl or (1 if run.short else 5)
         self._known = known
         self._made = 0
-        self._marks: list[Mark] = []
-        self._began_ns = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.traffic = stack.enter_context(Traffic(self._run.directory))
-            self.service = self.cluster.service(
-                "kube-system/kube-dns", KUBE_DNS, 53, port_name="dns", protocols=("UDP", "TCP")
-            )
-            if self.path == "sidestep":
-                self.sidestep = stack.enter_context(self.cluster.sidestep(dns=self.service))
-            self.client = self.cluster.pod("client")
-            self.replace_pods(REPLICAS)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def _start(self, stack: ExitStack) -> None:
+        self.service = self.cluster.service(
+            "kube-system/kube-dns", KUBE_DNS, 53, port_name="dns", protocols=("UDP", "TCP")
+        )
+        if self.path == "sidestep":
+            self.sidestep = stack.enter_context(self.cluster.sidestep(dns=self.service))
+        self.client = self.cluster.pod("client")
+        self.replace_pods(REPLICAS)
 
     @property
     def target(self) -> str:
@@ -140,19 +129,9 @@ class DnsCase:
         self._known_asker.start()
         self._new_asker.start()
 
-    def at(self, seconds: float, what: str) -> None:
-        """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
-        time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
-        self.mark(what)
-
-    def mark(self, what: str) -> None:
-        """Say what happens now and mark it in the timeline."""
-        self._marks.append(Mark(now_ns(), what))
-        self._run.say(what)
-
     def ask_no_more(self) -> float:
         """The pod has asked enough. Returns how many seconds it asked, as `at` counts them."""
-        seconds = (now_ns() - self._began_ns) / 1e9
+        seconds = self.seconds()
         for asker in (self._known_asker, self._new_asker):
             asker.finish()
         return seconds
