@@ -134,8 +134,8 @@ class FailoverCase:
             self.cluster.wait_synced()
             if self.path == "sidestep":
                 self.node.ip(f"addr del {LISTENER}/32 dev lo")  # it is Sidestep's to bring
-                stack.callback(self._restore)
                 self.sidestep = self.cluster.sidestep(sections=self._sections(), **self._how)
+                stack.callback(self.sidestep.restore)
                 if self._disk_bytes is not None:
                     stack.callback(namespaces.unmount, self.sidestep.directory)
                     config = self.sidestep.config.read_text()
@@ -363,13 +363,6 @@ class FailoverCase:
             },
             "node": {},
         }
-
-    def _restore(self) -> None:
-        """The node as the other scenarios have it."""
-        with suppress(RuntimeError):
-            self.sidestep.command("cleanup")
-        with suppress(RuntimeError):
-            self.node.ip(f"addr add {LISTENER}/32 dev lo")
 
 
 def _good(question: Question) -> bool:

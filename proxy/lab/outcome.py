@@ -213,6 +213,13 @@ def tally_questions(
     )
 
 
+def waits_us(sent: Iterable[Sent], arrivals: Iterable[Arrival]) -> dict[str, float]:
+    """`p50 µs` and `p99 µs` from sending to arrival, of those of `sent` that came; nothing when none did."""
+    came = {arrival.number: arrival.at_ns for arrival in arrivals}
+    waits = sorted((came[one.number] - one.at_ns) / 1e3 for one in sent if one.number in came)
+    return {"p50 µs": statistics.median(waits), "p99 µs": quantile(waits, 0.99)} if waits else {}
+
+
 def worst_outage_ms(sent_ns: Iterable[int], delivered_ns: Iterable[int]) -> float:
     """The longest time without a delivery, from the first sending to the last."""
     times = list(sent_ns)

@@ -90,6 +90,13 @@ class Sidestep:
         """What a `sidestep` command with its configuration prints, on the node. Raises RuntimeError if it fails."""
         return self.node.run(sys.executable, "-m", "proxy", *words, "--config", str(self.config))
 
+    def restore(self) -> None:
+        """What it put on the node with `node:` is gone, and the node as others have it, whatever is there now."""
+        with contextlib.suppress(RuntimeError):
+            self.command("cleanup")
+        with contextlib.suppress(RuntimeError):
+            self.node.ip(f"addr add {LISTENER}/32 dev lo")
+
     @property
     def running(self) -> bool:
         """Whether its control process is there, frozen or not."""

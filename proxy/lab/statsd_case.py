@@ -44,9 +44,11 @@ class SinkPod:
 class StatsdCase:
     """Use as a context manager; in it: `pod`, `endpoints`, `send`, `at`, and in the end `outcome`."""
 
-    def __init__(self, cluster: Cluster, run: Run) -> None:
+    def __init__(self, cluster: Cluster, run: Run, *, node: bool = False) -> None:
+        """With `node` Sidestep brings its address and its table to the node: its clients are not tracked."""
         self.cluster = cluster
         self._run = run
+        self._node = node
         self._membership = Membership()
         self._members: set[str] = set()
         self._pods: list[SinkPod] = []
@@ -59,7 +61,13 @@ class StatsdCase:
             self.service = self._made()
             self.traffic = stack.enter_context(Traffic(self._run.directory))
             if self._run.path == "sidestep":
-                self.sidestep = stack.enter_context(self.cluster.sidestep(statsd=self.service))
+                self.sidestep = self.cluster.sidestep(
+                    statsd=self.service, sections={"node": {}} if self._node else None
+                )
+                if self._node:
+                    self.cluster.node.ip(f"addr del {LISTENER}/32 dev lo")
+                    stack.callback(self.sidestep.restore)
+                stack.enter_context(self.sidestep)
             self._stack = stack.pop_all()
         return self
 
@@ -155,12 +163,16 @@ class StatsdCase:
         client: str = "client",
         size_bytes: int = 0,
         lines: int = 1,
+        to: str = "",
     ) -> StatsdSender:
-        """Send from a pod of this name, made where needed; times of `at` count from the first sender's start."""
+        """Send from a pod of this name, made where needed; times of `at` count from the first sender's start.
+
+        To `target`, unless told another `address:port`.
+        """
         place = self.cluster.run.namespaces.get(client) or self.cluster.pod(client)
         sender = self.traffic.statsd_sender(
             place,
-            self.target,
+            to or self.target,
             rate=rate,
             seconds=seconds,
             source_ports=source_ports,

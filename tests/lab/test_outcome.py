@@ -14,6 +14,7 @@ from proxy.lab.outcome import (
     tally,
     tally_questions,
     timeline,
+    waits_us,
     worst_outage_ms,
 )
 
@@ -145,6 +146,13 @@ def test_what_a_good_answer_is_can_be_said() -> None:
     assert outcome.delivered == 1
     with pytest.raises(ValueError, match="nothing was asked"):
         tally_questions([], within=1)
+
+
+def test_waits_are_told_of_what_came() -> None:
+    sent = [Sent(number, 5000) for number in range(201)]
+    arrivals = [Arrival(number, 5000, 5000 + number * 1000, "a") for number in range(200)]
+    assert waits_us(sent, [*arrivals, Arrival(999, 0, 7, "a")]) == {"p50 µs": 99.5, "p99 µs": 197.0}
+    assert waits_us(sent[200:], arrivals) == {}
 
 
 def test_a_quantile_is_one_of_the_numbers() -> None:

@@ -63,6 +63,7 @@ def test_what_is_sent_is_what_arrives(traffic: Traffic, how: dict[str, object]) 
     membership.add("a", 0)
     outcome = tally(sender.sent(), sink.arrivals(), membership)
     assert (outcome.sent, outcome.delivered, outcome.notes) == (200, 200, ())
+    assert sender.summary["cpu_us"] > 0
     assert sink.summary == {"received": 200, "datagrams": 200, "foreign": 0, "drops": 0}
     assert {row.number // NUMBERS_PER_SENDER for row in sender.sent()} == {1}  # one process began before it
     sources = {line.split()[3] for line in sink.log.read_text().splitlines()}

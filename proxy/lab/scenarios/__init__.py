@@ -28,6 +28,7 @@ from proxy.lab.scenarios.overlay_fragmentation import OverlayFragmentation
 from proxy.lab.scenarios.pod_recreated_while_kube_proxy_is_away import PodRecreatedWhileKubeProxyIsAway
 from proxy.lab.scenarios.rolling_update import RollingUpdate
 from proxy.lab.scenarios.rolling_update_dns import RollingUpdateDns
+from proxy.lab.scenarios.rule_count import RuleCount
 from proxy.lab.scenarios.rules_flushed import RulesFlushed
 from proxy.lab.scenarios.service_deleted import ServiceDeleted
 from proxy.lab.scenarios.source_port_reused import SourcePortReused
@@ -43,6 +44,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     CorednsGone(),
     OverlayFragmentation(),
     Ndots(),
+    RuleCount(),
     RollingUpdate(),
     DnsWorkerKilled(),
     EverythingHangs(),
