@@ -4,20 +4,20 @@ The scenarios of failover are told in its words. On Sidestep's path it is Sidest
 the other one NodeLocal DNSCache: CoreDNS with its Corefile, its addresses and its rules.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from proxy.lab import namespaces
+from proxy.lab.case import Case
 from proxy.lab.cluster import Cluster
 from proxy.lab.coredns import KNOWN, CoreDns, NodeCache
 from proxy.lab.nodes import LISTENER
-from proxy.lab.outcome import Mark, Outcome, Question, tally_questions, worst_outage_ms
+from proxy.lab.outcome import Outcome, Question, tally_questions, worst_outage_ms
 from proxy.lab.scenario import Expectation, Run
 from proxy.lab.sidestep import Sidestep
-from proxy.lab.traffic import Questioner, Traffic, now_ns
+from proxy.lab.traffic import Questioner, now_ns
 
 ADDRESS = f"{LISTENER}:53"
 NEW_NAMES = "n{number}.default.svc.cluster.local"
@@ -83,7 +83,7 @@ FEW = (
 """For tests: each word and each rule of the table once."""
 
 
-class FailoverCase:
+class FailoverCase(Case):
     """Use as a context manager; in it: `ask`, `at`, `fault`, what is done to the proxy, in the end `outcome`."""
 
     def __init__(
@@ -100,55 +100,44 @@ class FailoverCase:
 
         With `disk_bytes` Sidestep's files are on a disk of their own, of this size.
         """
-        self.cluster = cluster
+        super().__init__(cluster, run)
         self.coredns: list[CoreDns] = []
         self._replicas = replicas
         self._disk_bytes = disk_bytes
         self._how: dict[str, Any] = {"before": before, "environment": environment}
         self.node = cluster.node
-        self.path = run.path
-        self._run = run
         self._clients: list[tuple[Client, Questioner]] = []
-        self._marks: list[Mark] = []
         self._faults_ns: list[int] = []
         self._patience = SHORT_PATIENCE if run.short else PATIENCE
-        self._began_ns = 0
         self._recreated = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._pods = stack.enter_context(ExitStack())
-            self.traffic = stack.enter_context(Traffic(self._run.directory))
-            self.service = self.cluster.service(
-                "kube-system/kube-dns", KUBE_DNS, 53, port_name="dns", protocols=("UDP", "TCP"), cluster_ip6=KUBE_DNS6
+    def _start(self, stack: ExitStack) -> None:
+        self._pods = stack.enter_context(ExitStack())
+        self.service = self.cluster.service(
+            "kube-system/kube-dns", KUBE_DNS, 53, port_name="dns", protocols=("UDP", "TCP"), cluster_ip6=KUBE_DNS6
+        )
+        self._services = [self.service]
+        if self.path == "kube-proxy":
+            upstream = self.cluster.service(
+                "kube-system/kube-dns-upstream", UPSTREAM, 53, port_name="dns", protocols=("UDP", "TCP")
             )
-            self._services = [self.service]
-            if self.path == "kube-proxy":
-                upstream = self.cluster.service(
-                    "kube-system/kube-dns-upstream", UPSTREAM, 53, port_name="dns", protocols=("UDP", "TCP")
-                )
-                self._services.append(upstream)
-            for _ in range(self._replicas):
-                self.coredns.append(self._start_coredns())
-            self._endpoints()
-            self.cluster.wait_synced()
-            if self.path == "sidestep":
-                self.node.ip(f"addr del {LISTENER}/32 dev lo")  # it is Sidestep's to bring
-                self.sidestep = self.cluster.sidestep(sections=self._sections(), **self._how)
-                stack.callback(self.sidestep.restore)
-                if self._disk_bytes is not None:
-                    stack.callback(namespaces.unmount, self.sidestep.directory)
-                    config = self.sidestep.config.read_text()
-                    namespaces.mount(self.sidestep.directory, self._disk_bytes)
-                    self.sidestep.config.write_text(config)
-                stack.enter_context(self.sidestep)
-            else:
-                self.node_cache = stack.enter_context(self.cluster.node_cache(self.service, upstream))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+            self._services.append(upstream)
+        for _ in range(self._replicas):
+            self.coredns.append(self._start_coredns())
+        self._endpoints()
+        self.cluster.wait_synced()
+        if self.path == "sidestep":
+            self.node.ip(f"addr del {LISTENER}/32 dev lo")  # it is Sidestep's to bring
+            self.sidestep = self.cluster.sidestep(sections=self._sections(), **self._how)
+            stack.callback(self.sidestep.restore)
+            if self._disk_bytes is not None:
+                stack.callback(namespaces.unmount, self.sidestep.directory)
+                config = self.sidestep.config.read_text()
+                namespaces.mount(self.sidestep.directory, self._disk_bytes)
+                self.sidestep.config.write_text(config)
+            stack.enter_context(self.sidestep)
+        else:
+            self.node_cache = stack.enter_context(self.cluster.node_cache(self.service, upstream))
 
     @property
     def proxy(self) -> Sidestep | NodeCache:
@@ -187,11 +176,6 @@ class FailoverCase:
         for _, questioner in self._clients[first:]:
             questioner.start()
 
-    def at(self, seconds: float, what: str) -> None:
-        """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
-        time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
-        self.mark(what)
-
     def fault(self, seconds: float, what: str) -> None:
         """As `at`; what is asked FOLLOWED_MS after it or later must be answered."""
         self.at(seconds, what)
@@ -201,11 +185,6 @@ class FailoverCase:
         """As `mark`; FOLLOWED_MS count from now."""
         self.mark(what)
         self._faults_ns.append(now_ns())
-
-    def mark(self, what: str) -> None:
-        """Say what happens now and mark it in the timeline."""
-        self._marks.append(Mark(now_ns(), what))
-        self._run.say(what)
 
     def restart(self) -> None:
         """Start the dead proxy again; comes back when it serves."""
@@ -253,10 +232,6 @@ class FailoverCase:
     def cached(self) -> int:
         """How many answers Sidestep has in its cache."""
         return int(self.sidestep.status()["dns"]["cache"]["entries"])
-
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self._began_ns / 1e9
 
     def wait(self) -> None:
         """Until everybody has asked all and waited for the last answer."""

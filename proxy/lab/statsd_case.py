@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+from proxy.lab.case import Case
 from proxy.lab.cluster import Cluster
 from proxy.lab.nodes import LISTENER, Pod
-from proxy.lab.outcome import Mark, Membership, Outcome, tally
+from proxy.lab.outcome import Membership, Outcome, tally
 from proxy.lab.scenario import Run
 from proxy.lab.services import Service
-from proxy.lab.traffic import StatsdSender, StatsdSink, Traffic, now_ns
+from proxy.lab.traffic import StatsdSender, StatsdSink, now_ns
 
 CLUSTER_IP = "10.96.0.20"
 PORT = 8125
@@ -41,43 +41,31 @@ class SinkPod:
         self.pod.delete()
 
 
-class StatsdCase:
+class StatsdCase(Case):
     """Use as a context manager; in it: `pod`, `endpoints`, `send`, `at`, and in the end `outcome`."""
 
     def __init__(self, cluster: Cluster, run: Run, *, node: bool = False) -> None:
         """With `node` Sidestep brings its address and its table to the node: its clients are not tracked."""
-        self.cluster = cluster
-        self._run = run
+        super().__init__(cluster, run)
         self._node = node
         self._membership = Membership()
         self._members: set[str] = set()
         self._pods: list[SinkPod] = []
         self._senders: list[StatsdSender] = []
-        self._marks: list[Mark] = []
-        self._began_ns = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.service = self._made()
-            self.traffic = stack.enter_context(Traffic(self._run.directory))
-            if self._run.path == "sidestep":
-                self.sidestep = self.cluster.sidestep(
-                    statsd=self.service, sections={"node": {}} if self._node else None
-                )
-                if self._node:
-                    self.cluster.node.ip(f"addr del {LISTENER}/32 dev lo")
-                    stack.callback(self.sidestep.restore)
-                stack.enter_context(self.sidestep)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def _start(self, stack: ExitStack) -> None:
+        self.service = self._made()
+        if self.path == "sidestep":
+            self.sidestep = self.cluster.sidestep(statsd=self.service, sections={"node": {}} if self._node else None)
+            if self._node:
+                self.cluster.node.ip(f"addr del {LISTENER}/32 dev lo")
+                stack.callback(self.sidestep.restore)
+            stack.enter_context(self.sidestep)
 
     @property
     def target(self) -> str:
         """Where clients send to on this path."""
-        return self.service.address if self._run.path == "kube-proxy" else f"{LISTENER}:{PORT}"
+        return self.service.address if self.path == "kube-proxy" else f"{LISTENER}:{PORT}"
 
     def pod(self, name: str, address: str | None = None, *, node: int = 0) -> SinkPod:
         """A pod with a StatsD server in it, which reads from now on. It is no endpoint yet."""
@@ -119,7 +107,7 @@ class StatsdCase:
             self._membership.add(name, before_ns)
         self.cluster.set_endpoints(self.service, [one.address for one in (*stay, *coming)])
         stored_ns = now_ns()
-        if self._run.path == "sidestep":
+        if self.path == "sidestep":
             self.wait_applied(*stay, *coming)
         time.sleep(max(0.0, ends_after - (now_ns() - stored_ns) / 1e9))
         ended_ns = now_ns()
@@ -147,7 +135,7 @@ class StatsdCase:
 
     def wait_applied(self, *pods: SinkPod) -> None:
         """Until Sidestep's status shows these endpoints, or kube-proxy's rules what the API server says."""
-        if self._run.path == "sidestep":
+        if self.path == "sidestep":
             self.sidestep.wait_applied(self.service, [one.address for one in pods])
         else:
             for kube_proxy in self.cluster.kube_proxies:
@@ -184,16 +172,6 @@ class StatsdCase:
         self._began_ns = self._began_ns or now_ns()
         sender.start()
         return sender
-
-    def at(self, seconds: float, what: str) -> None:
-        """Sleep until so many seconds after the start, then say what happens and mark it in the timeline."""
-        time.sleep(max(0.0, self._began_ns / 1e9 + seconds - time.monotonic()))
-        self.mark(what)
-
-    def mark(self, what: str) -> None:
-        """Say what happens now and mark it in the timeline."""
-        self._marks.append(Mark(now_ns(), what))
-        self._run.say(what)
 
     def outcome(self, *notes: str, figures: dict[str, float] | None = None) -> Outcome:
         """When all that senders were to send is sent and nothing arrives any more."""
