@@ -1,7 +1,6 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +14,6 @@ from tests.cluster.api_server import endpoint_slice, service_object
 from tests.cluster.fake_api_server import FakeApiServer, Handler, answer, drip, hang, refuse, stream
 
 QUICK = Timing(connect=0.5, answer=0.5)
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApiServer]:
-    fake = FakeApiServer(tmp_path)
-    await fake.start()
-    yield fake
-    await fake.stop()
 
 
 async def list_statsd(access: Access, version: str = "", timing: Timing = QUICK) -> list[bytes]:

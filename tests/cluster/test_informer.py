@@ -1,4 +1,3 @@
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +16,9 @@ NOWHERE = Access("http://192.0.2.1:6443")
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApiServer]:
-    fake = FakeApiServer(tmp_path)
-    await fake.start()
-    await fake.put(endpoint_slice("statsd", ["10.1.0.1"]))
-    yield fake
-    await fake.stop()
+async def server(server: FakeApiServer) -> FakeApiServer:
+    await server.put(endpoint_slice("statsd", ["10.1.0.1"]))
+    return server
 
 
 def known(*addresses: str, service: str = "statsd", version: str = "50") -> SavedNamespace:

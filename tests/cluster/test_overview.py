@@ -1,7 +1,6 @@
 """One look at Services and slices: all of the cluster where that is allowed, else what was asked for."""
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,14 +17,6 @@ from tests.testbed.control_plane import ControlPlane
 
 ALL = "/api/v1/services"
 STATSD, DNS = "monitoring/statsd", "kube-system/kube-dns"
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApiServer]:
-    server = FakeApiServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
 
 
 def listed(kind: str, *items: dict[str, Any]) -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +20,9 @@ LONG_ENOUGH = replace(QUICK, shortest_watch=0.0)
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeApiServer]:
-    fake = FakeApiServer(tmp_path)
-    await fake.start()
-    await fake.put(endpoint_slice("statsd", ["10.1.0.1"]))
-    yield fake
-    await fake.stop()
+async def server(server: FakeApiServer) -> FakeApiServer:
+    await server.put(endpoint_slice("statsd", ["10.1.0.1"]))
+    return server
 
 
 def line(event: dict[str, Any]) -> bytes:
