@@ -17,6 +17,7 @@ from proxy.core.counters import DROPPED, RECEIVED, SLOTS, TCP_CLIENTS, TCP_REFUS
 from proxy.worker.tcp import TcpClients, TcpListener
 from proxy.worker.tcp_connection import TcpClient, TcpLimits
 from tests.worker.conftest import LOOPS
+from tests.worker.tcp_end import TcpEnd
 
 
 def question(number: int, length: int = 12) -> bytes:
@@ -74,37 +75,13 @@ class Server:
         return self.counts[slot]
 
 
-class Client:
+class Client(TcpEnd):
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self.loop = loop
-        self.sock = sock
+        super().__init__(loop, sock)
         self.sent = 0
 
     async def send(self, data: bytes) -> None:
         await self.loop.sock_sendall(self.sock, data)
-
-    async def exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = await self.loop.sock_recv(self.sock, size - len(data))
-            if not more:
-                raise EOFError(data)
-            data += more
-        return data
-
-    async def message(self) -> bytes:
-        return await self.exactly(struct.unpack("!H", await self.exactly(2))[0])
-
-    async def ended(self) -> bool:
-        """Waits for the server's end of the stream: True for a close, also by reset; False for more bytes."""
-        try:
-            return not await self.loop.sock_recv(self.sock, 1)
-        except ConnectionResetError:
-            return True
-
-    def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from proxy.worker.upstream_tcp import TCP_UPSTREAM_LIMITS, TcpUpstreamLimits
 from proxy.worker.upstream_try import socket_address
 from proxy.worker.upstream_udp import UDP_LIMITS, UdpLimits
 from tests.worker.conftest import LOOPS
+from tests.worker.tcp_end import TcpEnd
 
 MESSAGE = bytes(12) + b"\x01x\x00\x00\x01\x00\x01"
 
@@ -157,37 +158,16 @@ class TcpUpstream:
             peer.sock.close()
 
 
-@dataclass(slots=True)
-class TcpPeer:
-    loop: asyncio.AbstractEventLoop
-    sock: socket.socket
-    client: tuple
+class TcpPeer(TcpEnd):
+    question = TcpEnd.message
 
-    async def exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = await self.loop.sock_recv(self.sock, size - len(data))
-            if not more:
-                raise EOFError(data)
-            data += more
-        return data
-
-    async def question(self) -> bytes:
-        return await self.exactly(struct.unpack("!H", await self.exactly(2))[0])
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, client: tuple) -> None:
+        super().__init__(loop, sock)
+        self.client = client
 
     async def send(self, *messages: bytes) -> None:
         framed = b"".join(struct.pack("!H", len(message)) + message for message in messages)
         await self.loop.sock_sendall(self.sock, framed)
-
-    async def ended(self) -> bool:
-        try:
-            return not await self.loop.sock_recv(self.sock, 1)
-        except ConnectionResetError:
-            return True
-
-    def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
 
 
 @contextlib.contextmanager
