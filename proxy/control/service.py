@@ -266,7 +266,7 @@ class Service:
             serving.cancel()
             if self._node is not None and self._owns_files:
                 await self._node.drop()
-            await asyncio.gather(*(workers.drain() for workers in self._workers))
+            await asyncio.gather(*(workers.drain(last=self._owns_files) for workers in self._workers))
             await asyncio.gather(*working)
             for task in others:
                 task.cancel()

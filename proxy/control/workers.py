@@ -93,7 +93,7 @@ class Workers(ABC):
             slot.wanted = number < count
         for slot in self.slots:
             if not slot.wanted:
-                _drain(slot)
+                _drain(slot, last=count == 0)
             elif slot.child is not None and slot.drain_until is None:
                 self._send_configuration(slot)
         self._supervise_all()
@@ -103,12 +103,12 @@ class Workers(ABC):
         """Until every wanted worker reads its sockets."""
         await self._all_ready.wait()
 
-    async def drain(self) -> None:
-        """Let every worker finish what is in flight, then end `run`."""
+    async def drain(self, *, last: bool) -> None:
+        """Let every worker finish what is in flight, then end `run`. `last`: nobody else reads these sockets."""
         children = [slot.child for slot in self.slots if slot.child is not None]
         for slot in self.slots:
             slot.wanted = False
-            _drain(slot)
+            _drain(slot, last=last)
         if children:
             await asyncio.wait([child.exited for child in children], timeout=DRAIN_LIMIT)
         self.kill()
@@ -232,8 +232,8 @@ class Workers(ABC):
                     slot.child.kill()
 
 
-def _drain(slot: Slot) -> None:
+def _drain(slot: Slot, *, last: bool) -> None:
     slot.changed.set()
     if slot.child is not None and slot.drain_until is None:
         slot.drain_until = time.monotonic() + DRAIN_LIMIT
-        slot.child.channel.send(Drain())
+        slot.child.channel.send(Drain(last))

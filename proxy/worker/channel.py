@@ -48,7 +48,12 @@ class ConfigureRelays(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Stop reading, finish what is in flight for up to 2 s, say `Drained`, exit 0."""
+    """Take nothing new, finish what was taken for up to 2 s, say `Drained`, exit 0.
+
+    `last`: nobody else reads the sockets, so what waits in them is taken, too.
+    """
+
+    last: bool = False
 
 
 class Explain(msgspec.Struct, frozen=True, tag=True):

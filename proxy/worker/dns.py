@@ -26,7 +26,13 @@ from proxy.worker.upstream_udp import UdpLimits
 
 PROBE_TIMEOUT = 1.0
 DRAIN_LIMIT = 2.0
-"""How long answers may still go out after the last question was read."""
+"""How long answers may still go out."""
+LATE = 0.1
+"""How long the last worker goes on taking what comes: it was sent before the kernel sent packets elsewhere."""
+QUIET = 0.5
+"""A connection on which nothing comes for so long is closed in a drain; a client may need a moment to ask."""
+READ_LIMIT = 1.5
+"""After so long in a drain connections are read no more, be they quiet or not."""
 _DRAIN_POLL = 0.01
 
 
@@ -85,18 +91,35 @@ class DnsWorker:
         if tcp is not None:
             tcp.close()
 
-    async def drain(self) -> None:
-        """Read no more questions, answer those that were read, for at most `DRAIN_LIMIT`."""
+    async def drain(self, *, last: bool) -> None:
+        """Take no datagram and no connection any more, and answer all questions that were taken, for `DRAIN_LIMIT`.
+
+        Connections are served until they are quiet: their clients may have asked already. With `last` nobody else
+        reads the sockets, so what waits in them is taken first.
+        """
+        began = self._loop.time()
+        if not last:
+            self._leave_to_others()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_LIMIT):
+                if last:
+                    await asyncio.sleep(LATE)
+                    self._leave_to_others()
+                # Nothing on the packet path signals for this, so it is looked at.
+                while self.resolver.in_flight or any(tcp.connected for tcp in self._tcp.values()):
+                    now = self._loop.time()
+                    for tcp in self._tcp.values():
+                        if now < began + READ_LIMIT:
+                            tcp.finish_quiet(now - QUIET)
+                        else:
+                            tcp.stop_reading()
+                    await asyncio.sleep(_DRAIN_POLL)
+
+    def _leave_to_others(self) -> None:
         for udp in self._udp.values():
             self._loop.remove_reader(udp.fileno())
         for tcp in self._tcp.values():
             tcp.stop_accepting()
-            tcp.stop_reading()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_LIMIT):
-                # Nothing on the packet path signals for this, so it is looked at.
-                while self.resolver.in_flight or not all(tcp.idle for tcp in self._tcp.values()):  # noqa: ASYNC110
-                    await asyncio.sleep(_DRAIN_POLL)
 
     def close(self) -> None:
         """Close every socket."""

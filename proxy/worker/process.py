@@ -41,8 +41,8 @@ class Worker(Protocol):
     def stop_listening(self, number: int) -> None:
         """Leave what comes there to others and close our descriptor."""
 
-    async def drain(self) -> None:
-        """Take nothing new and finish what was taken, within 2 s."""
+    async def drain(self, *, last: bool) -> None:
+        """Take nothing new and finish what was taken, within 2 s; with `last` also what waits in the sockets."""
 
     def close(self) -> None:
         """Close every socket."""
@@ -86,7 +86,7 @@ class WorkerProcess(ABC):
             case Configure() | ConfigureRelays():
                 self._configure(message, fds)
             case Drain():
-                self._start(self._drain())
+                self._start(self._drain(message.last))
             case Explain():
                 self._start(self.explain(message))
 
@@ -105,9 +105,9 @@ class WorkerProcess(ABC):
             gc.disable()
             self.channel.send(Ready())
 
-    async def _drain(self) -> None:
+    async def _drain(self, last: bool) -> None:
         if self._worker is not None:
-            await self._worker.drain()
+            await self._worker.drain(last=last)
             self._worker.close()
         self.channel.send(Drained())
         self.ended.set()

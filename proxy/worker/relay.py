@@ -79,8 +79,8 @@ class RelayWorker:
         listening.relay.forget(listening.arrivals)
         listening.sock.close()
 
-    async def drain(self) -> None:
-        """Relay all that waits at the listeners, read no more, and give what is folded a moment to go out."""
+    async def drain(self, *, last: bool) -> None:
+        """Relay all that waits at the listeners, `last` or not, and give what is folded a moment to go out."""
         end = self._clock.now() + READ_LIMIT
         for listening in self._listening.values():
             self._loop.remove_reader(listening.sock.fileno())

@@ -124,9 +124,9 @@ class TcpListener:
         loop.add_reader(sock.fileno(), self._accept)
 
     @property
-    def idle(self) -> bool:
-        """No question outstanding and no answer unsent."""
-        return all(connection.settled for connection in self._connections)
+    def connected(self) -> bool:
+        """Some connection is open."""
+        return bool(self._connections)
 
     def stop_accepting(self) -> None:
         """Leave new connections in the kernel's queue, for another worker. Idempotent."""
@@ -137,9 +137,15 @@ class TcpListener:
                 self._retry.cancel()
 
     def stop_reading(self) -> None:
-        """Read no question any more: connections close once what was read from them is answered."""
+        """Read no question any more but what has arrived: connections close once that is answered."""
         for connection in list(self._connections):
             connection.finish()
+
+    def finish_quiet(self, since: float) -> None:
+        """The same for each connection that has no work and was silent since then, a time of the loop."""
+        for connection in list(self._connections):
+            if connection.idle and connection.active_at <= since:
+                connection.finish()
 
     def close(self) -> None:
         """Give up our descriptor of the listening socket; connections get their last answers, then close."""

@@ -145,7 +145,9 @@ class TcpConnection:
         return self.settled and not self._stream.has_partial
 
     def finish(self) -> None:
-        """Read no more, answer what was read, then close."""
+        """Take what has arrived, read no more, answer what was read, then close."""
+        if not self._ended:
+            self._read()
         self._ended = True
         self._go_on()
 

@@ -137,7 +137,7 @@ async def test_a_worker_that_talks_nonsense_is_replaced(run: Run) -> None:
 async def test_draining_ends_with_workers_that_exit_by_themselves(run: Run) -> None:
     await run.start(2)
     children = [slot.child for slot in run.workers.slots if slot.child]
-    await run.workers.drain()
+    await run.workers.drain(last=True)
     await run.task
     assert [child.exited.result() for child in children] == [0, 0]
 
@@ -181,7 +181,7 @@ async def test_a_worker_that_cannot_start_is_tried_again_ever_later() -> None:
     workers.configure(POLICY, 1)
     task = asyncio.ensure_future(workers.run())
     await eventually(lambda: workers.slots and workers.slots[0].restarts >= 3)
-    await workers.drain()
+    await workers.drain(last=True)
     await task
     workers.close()
 

@@ -159,7 +159,7 @@ class Relaying:
 
     async def stop(self) -> None:
         """What SIGTERM does."""
-        await self.worker.drain()
+        await self.worker.drain(last=True)
         self._close_worker()
 
     def close(self) -> None:

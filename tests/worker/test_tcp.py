@@ -362,7 +362,7 @@ async def test_it_stops_reading_a_client_that_does_not_read():
         assert 0 < await fill(server, slow) < 1000
         await other.send(framed(question(2)))
         assert await other.message() == answer_to(question(2))
-        assert not server.listener.idle
+        assert server.count(TCP_CLIENTS) == 2
 
 
 async def test_it_goes_on_when_a_slow_client_reads_at_last():
@@ -569,11 +569,41 @@ async def test_it_finishes_what_it_read_and_closes_when_it_drains():
         server.listener.stop_accepting()
         server.listener.stop_reading()
         assert await idle.ended()
-        assert not server.listener.idle
+        assert server.listener.connected
         server.asked[0][1].reply(answer_to(question(1)))
         assert await busy.message() == answer_to(question(1))
         assert await busy.ended()
-        assert server.listener.idle
+        assert not server.listener.connected
+
+
+async def test_it_takes_what_has_arrived_before_it_reads_no_more():
+    async with serving() as server:
+        client = await server.connect()
+        await server.until(lambda: server.count(TCP_CLIENTS) == 1)
+        assert client.sock.send(framed(question(1))) == 14
+        server.listener.stop_reading()  # without a turn of the loop in between
+        assert await client.message() == answer_to(question(1))
+        assert await client.ended()
+
+
+async def test_it_closes_only_connections_that_are_quiet_and_have_no_work():
+    async with serving(immediate=False) as server:
+        busy, partial, quiet = [await server.connect() for _ in range(3)]
+        await server.until(lambda: server.count(TCP_CLIENTS) == 3)
+        await busy.send(framed(question(1)))
+        await partial.send(framed(question(2))[:5])
+        await server.until_asked(1)
+        before = min(connection.active_at for connection in server.clients._connections)
+        server.listener.finish_quiet(before - 1)
+        assert server.count(TCP_CLIENTS) == 3
+        server.listener.finish_quiet(server.loop.time())
+        assert await quiet.ended()
+        assert server.count(TCP_CLIENTS) == 2
+        server.asked[0][1].reply(answer_to(question(1)))
+        await partial.send(framed(question(2))[5:])
+        await server.until_asked(2)
+        server.asked[1][1].reply(answer_to(question(2)))
+        assert [await busy.message(), await partial.message()] == [answer_to(question(n)) for n in (1, 2)]
 
 
 async def test_it_sends_the_last_answers_of_a_listener_that_is_closed():
