@@ -53,8 +53,8 @@ class RuleCount(Scenario):
         "its own is found, so each Service of the cluster makes every new flow of every pod dearer; in nftables mode "
         f"a map finds it. There are {FEW}, {SOME} and {MANY:,} Services ({FEW} and {SOME} in the short form), all "
         f"with the same {ENDPOINTS} pods. A client sends from a fresh port each time (first) and from one port "
-        "(steady) by turns, to the Service that kube-proxy has last. Latency is the time until the server has read it. "
-        "CPU is what sending took, which is the kernel's whole way to the next socket, and with Sidestep what its "
+        "(steady) by turns, to the Service that kube-proxy has last. Latency is the time until the server has read "
+        "it. CPU is what sending took, the kernel's whole way to the next socket, and with Sidestep what its "
         "worker took as well. Nothing is lost. Sidestep's clients are not tracked: no Service's rule is compared."
     )
     on_kube_proxy = (
