@@ -63,6 +63,10 @@ class Conntrack:
         self._node.run(sys.executable, "-m", "proxy.lab.full_table", str(most), limit=120)
         return most
 
+    def forget_udp(self) -> None:
+        """Forget every UDP flow; connections over TCP, such as those to the API server, go on."""
+        self._node.run("sh", "-c", "conntrack -D -p udp || true")  # it fails where there is none
+
     def flush(self) -> None:
         """Forget everything."""
         self._node.run("conntrack", "-F")

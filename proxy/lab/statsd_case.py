@@ -192,6 +192,12 @@ class StatsdCase(Case):
             figures=figures,
         )
 
+    def lost(self, sender: StatsdSender) -> int:
+        """How much of what it sent came to no pod. All senders have ended."""
+        self.arrived()
+        came = {arrival.number for one in self._pods for arrival in one.sink.arrivals()}
+        return sum(sent.number not in came for sent in sender.sent())
+
     def arrived(self) -> None:
         """Until everything that was sent has come, or nothing more for a while: a relay may still hold some.
 

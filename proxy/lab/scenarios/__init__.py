@@ -10,6 +10,7 @@ from proxy.lab.scenarios.a_aaaa_race import AAaaaRace
 from proxy.lab.scenarios.api_server_away import ApiServerAway
 from proxy.lab.scenarios.clock_jumps import ClockJumps
 from proxy.lab.scenarios.conntrack_full import ConntrackFull
+from proxy.lab.scenarios.conntrack_full_statsd import ConntrackFullStatsd
 from proxy.lab.scenarios.coredns_gone import CorednsGone
 from proxy.lab.scenarios.coredns_pod_silent import CorednsPodSilent
 from proxy.lab.scenarios.coredns_replaced_meanwhile import CorednsReplacedMeanwhile
@@ -42,6 +43,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     SourcePortReused(),
     AAaaaRace(),
     CorednsGone(),
+    ConntrackFullStatsd(),
     OverlayFragmentation(),
     Ndots(),
     RuleCount(),
