@@ -19,12 +19,12 @@ class MemoryLimit:
 
     def __init__(self, name: str) -> None:
         """Raises Unavailable where this machine has no control group for memory."""
-        first = (_ROOT / "cgroup.controllers").exists()
-        parent = _ROOT if first else _ROOT / "memory"
+        unified = (_ROOT / "cgroup.controllers").exists()
+        parent = _ROOT if unified else _ROOT / "memory"
         self._group = parent / name
-        self._limit = self._group / ("memory.max" if first else "memory.limit_in_bytes")
-        self._usage = self._group / ("memory.current" if first else "memory.usage_in_bytes")
-        self._no_limit = "max" if first else "-1"
+        self._limit = self._group / ("memory.max" if unified else "memory.limit_in_bytes")
+        self._usage = self._group / ("memory.current" if unified else "memory.usage_in_bytes")
+        self._no_limit = "max" if unified else "-1"
         try:
             self._group.mkdir()
         except OSError as error:
@@ -40,15 +40,7 @@ class MemoryLimit:
         for pid in (self._group / "cgroup.procs").read_text().split():
             with contextlib.suppress(OSError):  # it ended
                 (self._group.parent / "cgroup.procs").write_text(pid)
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                self._group.rmdir()
-                return
-            except OSError:  # the killed are still on their way out
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        _remove(self._group)
 
     @property
     def before(self) -> tuple[str, ...]:
@@ -80,3 +72,22 @@ class MemoryLimit:
                 words = (self._group / name).read_text().split()
                 return int(dict(zip(words[::2], words[1::2], strict=True))["oom_kill"])
         return 0
+
+
+def remove(name: str) -> None:
+    """Remove a group of this name that a killed lab left; whoever ran in it is dead. Raises OSError."""
+    for group in (_ROOT / name, _ROOT / "memory" / name):
+        if group.is_dir():
+            _remove(group)
+
+
+def _remove(group: Path) -> None:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            group.rmdir()
+            return
+        except OSError:  # the killed are still on their way out
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

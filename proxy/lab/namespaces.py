@@ -1,7 +1,8 @@
 """Network namespaces of one run of the lab, processes and sockets in them, and how all of it is taken away again.
 
-A run has an id. Its namespaces are named sidestep-lab-<id>-<name>, its files are in /run/sidestep-lab/<id>, and
-every process of it runs in one of its namespaces: these three are all that it leaves, and how it is found again.
+A run has an id. Its namespaces are named sidestep-lab-<id>-<name>, its files are in /run/sidestep-lab/<id>, every
+process of it runs in one of its namespaces, and a control group that it may have is named sidestep-lab-<id>: these
+are all that it leaves, and how it is found again.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from proxy.lab import tools
+from proxy.lab import memory_limit, tools
 
 PREFIX = "sidestep-lab-"
 RUNS = Path("/run/sidestep-lab")
@@ -263,6 +264,7 @@ def remove_run(identifier: str) -> None:
             unmount(mounted)
     for name in names:
         _delete(name)
+    memory_limit.remove(f"{PREFIX}{identifier}")
     for directory in FILES.glob(f"{PREFIX}{identifier}-*"):
         shutil.rmtree(directory)
     shutil.rmtree(RUNS / identifier, ignore_errors=True)

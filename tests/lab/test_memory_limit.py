@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from proxy.lab.memory_limit import MemoryLimit
+from proxy.lab.namespaces import PREFIX, remove_run
 from proxy.lab.tools import Unavailable
 
 MEGABYTE = 1 << 20
@@ -40,3 +41,15 @@ def test_the_eater_outlives_who_runs_in_the_group(root: None) -> None:
 def test_without_control_groups_it_says_so(root: None) -> None:
     with pytest.raises(Unavailable, match="no control group can be made"):
         MemoryLimit("no/such/parent")
+
+
+def test_a_run_that_was_killed_leaves_none_after_cleanup(root: None) -> None:
+    run = secrets.token_hex(3)
+    try:
+        group = MemoryLimit(f"{PREFIX}{run}")
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    assert group.usage() >= 0
+    remove_run(run)
+    with pytest.raises(FileNotFoundError):
+        group.usage()
