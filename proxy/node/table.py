@@ -35,6 +35,7 @@ _FLOWS = 65535
 """TCP connections of clients at one time; one more is tracked, and so gets to the fallback."""
 _FLOW_TIMEOUT = "30s"
 """After the client's last segment; an idle connection is closed after 10 s."""
+_SYN = "tcp flags & (syn|ack) == syn"
 _SOURCE = {4: "ip saddr", 6: "ip6 saddr"}
 _DNAT = {4: "dnat ip to", 6: "dnat ip6 to"}
 
@@ -203,10 +204,10 @@ def _hooked(
     asked = {version: f"meta skuid {asking_user} {_TO[version]} @services{version}" for version in services}
     untracked = [f"meta l4proto udp {_TO[version]} @lease{version} notrack" for version in serving]
     # A connection stays where it began: here, or with whom conntrack gave it to.
+    known = {one: f"update @flows{one} {{ {_FLOW[one]} timeout {_FLOW_TIMEOUT} }}" for one in families}
     for version in serving:
-        known = f"update @flows{version} {{ {_FLOW[version]} timeout {_FLOW_TIMEOUT} }}"
-        untracked.append(f"tcp flags & (syn|ack) == syn {_TO[version]} @lease{version} {known} notrack")
-        untracked.append(f"{_FLOW[version]} @flows{version} {_TO[version]} @lease{version} {known} notrack")
+        untracked.append(f"{_SYN} {_TO[version]} @lease{version} {known[version]} notrack")
+        untracked.append(f"{_FLOW[version]} @flows{version} {_TO[version]} @lease{version} {known[version]} notrack")
     if mode == "draining":
         untracked += [f"{_FLOW[version]} @flows{version} notrack" for version in families]
     untracked += [f"{_TO[version]} @bare{version} notrack" for version in bare]
@@ -223,6 +224,10 @@ def _hooked(
     rules += [f"{_FROM[version]} @listeners{version} notrack" for version in live]
     yield "output", _hook("filter", "output", -300), tuple(rules)
     counted = families if mode == "draining" else []
+    # So do those that begin with NodeLocal DNSCache while we wait for it: after its rules, which it takes away first.
+    rules = [f"ct state untracked {_SYN} {_TO[version]} @listeners{version} {known[version]}" for version in counted]
+    yield "begun_prerouting", _hook("filter", "prerouting", -250), tuple(rules)
+    yield "begun_output", _hook("filter", "output", -250), tuple(rules)
     rules = [f"meta mark != {PROBE_MARK:#010x} {_TO[version]} @arrived{version}" for version in counted]
     yield "arriving", _hook("filter", "input", -300), tuple(rules)
     translated = False

@@ -47,6 +47,16 @@ nft add rule ip kube out ip daddr 10.96.0.10 udp dport 53 dnat to {COREDNS}
 nft add rule ip kube post ip saddr 10.96.0.10 masquerade
 """
 
+NODELOCAL = "".join(
+    f"{program} -t raw {{change}} {chain} -p tcp {end} -j NOTRACK\n"
+    for program, ip in (("iptables", "169.254.20.10"), ("ip6tables", "fd00:169::10"))
+    for chain, end in (
+        ("PREROUTING", f"-d {ip} --dport 53"),
+        ("OUTPUT", f"-s {ip} --sport 53"),
+        ("OUTPUT", f"-d {ip} --dport 53"),
+    )
+)
+
 
 @pytest.fixture
 def network() -> Iterator[Network]:
@@ -145,6 +155,25 @@ async def test_a_connection_stays_where_it_began(network: Network, address: str,
         assert network.client(address, "tcp", inside=inside).ask(5) == "coredns"
         assert here.ask(5) == "sidestep"
         assert elsewhere.ask(5) == "coredns"
+    node.stop()
+
+
+@pytest.mark.parametrize("pod", [True, False])
+@pytest.mark.parametrize("address", [LINK_LOCAL, LINK_LOCAL6])
+async def test_a_connection_stays_with_nodelocal_dnscache_when_its_rules_go(
+    network: Network, address: str, pod: bool
+) -> None:
+    run(NODELOCAL.format(change="-A"))
+    node = keeper()
+    node.prepare(DNS, "NodeLocal DNSCache")
+    network.answering("node-cache", LINK_LOCAL, LINK_LOCAL6)
+    inside = network.pod if pod else None
+    here = network.client(address, "tcp kept", inside=inside)
+    assert here.ask(5) == "node-cache"
+    run(NODELOCAL.format(change="-D"))
+    assert here.ask(5) == "node-cache"
+    assert network.client(address, "tcp", inside=inside).ask(5) == "coredns"
+    assert here.ask(5) == "node-cache"
     node.stop()
 
 

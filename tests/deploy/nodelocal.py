@@ -1,6 +1,7 @@
 """NodeLocal DNSCache on a node of the lab, as a successor meets it: its interface, its rules, its ways to end."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ class NodeLocal(CoreDns):
         super().__init__(node, LISTENER, corefile, directory)
         self._addresses = LISTENER, kube_dns.cluster_ip
         self._node = node
+        self.rules_went_in = (0, 0)
+        """From when to when, in nanoseconds of the monotonic clock. A tracked TCP connection to its addresses that is
+        open then meets them midway: NodeLocal DNSCache resets it, whoever had served it."""
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -34,8 +38,10 @@ class NodeLocal(CoreDns):
         )
         super().start()
         tools.until(self._listens, "CoreDNS listening")
+        began = time.monotonic_ns()
         for table, chain, rule in self._rules():
             self._node.run("iptables", "-w", "-t", table, "-I", chain, *rule.split())
+        self.rules_went_in = began, time.monotonic_ns()
 
     def _listens(self) -> bool:
         # Asking would not tell: with Sidestep's rules in the kernel somebody answers either way.

@@ -62,9 +62,9 @@ def test_it_hands_over_to_the_next_pod_and_stops_without_a_loss(setting: Setting
         assert first.stop() == (0, "another instance serves now: nothing to drain\n")
         node = status(second)["node"]
         assert (set(node["lease"].values()), node["draining"]) == ({"held"}, False)
-        lose_nothing(asking, changes=1)
+        lose_nothing(asking)
 
         asking = setting.asking()
         assert second.stop() == (0, "drained\n")
-        lose_nothing(asking, changes=1)
+        lose_nothing(asking)
         assert "10.96.0.10" not in setting.cluster.node.run("ip", "address")

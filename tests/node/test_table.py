@@ -141,6 +141,14 @@ def test_a_drain_counts_what_still_arrives() -> None:
     assert not rules(table([OWN], "serving", 0.5), "arriving")
 
 
+def test_connections_that_begin_with_another_untracked_listener_are_known_while_draining() -> None:
+    for hook in ("begun_prerouting", "begun_output"):
+        made = table([OWN, OF_SERVICE], "draining", 0.5)
+        assert "priority -250" in made.chains[hook][0]
+        assert [rule.startswith("ct state untracked tcp flags") for rule in rules(made, hook)] == [True]
+        assert not rules(table([OWN, OF_SERVICE], "serving", 0.5), hook)
+
+
 def test_the_digest_tells_tables_apart() -> None:
     one = table([OWN, BARE], "serving", 0.5)
     assert one.digest == table([BARE, OWN], "serving", 0.5).digest
