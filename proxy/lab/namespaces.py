@@ -186,18 +186,37 @@ class Run:
         return (tools.find("setpriv") or "setpriv", "--pdeathsig", "KILL", "--") if leashed else ()
 
     def tear_down(self) -> None:
-        """Nothing of the run is left: no process, namespace, link or file."""
-        for namespace in self.namespaces.values():
-            namespace.kill()
-        remove_run(self.id)
-        self.namespaces.clear()
-        self.release()
+        """Nothing of the run is left: no process, namespace, link or file. A signal that comes meanwhile waits."""
+        with _signals_wait():
+            for namespace in self.namespaces.values():
+                namespace.kill()
+            remove_run(self.id)
+            self.namespaces.clear()
+            self.release()
 
     def release(self) -> None:
         """This process is done with it; a kept run goes on."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """What would interrupt this process is delivered afterwards, once."""
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def command(*words: str, given: str = "", limit: float = 60) -> str:

@@ -106,6 +106,19 @@ def test_a_signal_tears_down_as_well(root: None, number: signal.Signals) -> None
         assert not alive(pid)
 
 
+def test_a_signal_while_it_is_taken_down_waits_until_all_is_gone(root: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = namespaces.remove_run
+
+    def interrupted(identifier: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(identifier)
+
+    monkeypatch.setattr(namespaces, "remove_run", interrupted)
+    with pytest.raises(KeyboardInterrupt), running(real=False) as cluster:
+        run = cluster.run.id
+    assert left_of(run) == []
+
+
 def test_cleanup_removes_what_a_killed_lab_left(root: None) -> None:
     with lab() as (process, run, pid):
         said: list[str] = []
