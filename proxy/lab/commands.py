@@ -1,13 +1,14 @@
 """`sidestep lab`: what is typed, and exit status 0 fine, 1 an expectation failed, 2 cannot run, 130 interrupted."""
 
 import contextlib
+import errno
 import json
 import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -53,6 +54,11 @@ class _Lab(click.Group):
         except (Unavailable, UnknownScenario, RuntimeError) as error:
             click.echo(f"sidestep: {error}", err=True)
             sys.exit(CANNOT_RUN)
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ENOSPC):  # others know what to say of these
+                raise
+            click.echo(f"sidestep: {error}", err=True)
+            sys.exit(CANNOT_RUN)
 
 
 @click.group(cls=_Lab, invoke_without_command=True)
@@ -64,7 +70,9 @@ def lab(cleanup: bool, **choices: Any) -> None:
     Without a command every scenario runs. Needs root; `make testbed` builds kube-proxy and the API server.
     """
     context = click.get_current_context()
-    context.default_map = {"run": choices}
+    # Both sides of a command's name are the same to people; a shell has one mode, so `both` is no word for it.
+    one_mode = {} if choices["mode"] == "both" else {"mode": choices["mode"]}
+    context.default_map = {"run": choices, "list": {"output": choices["output"]}, "shell": one_mode}
     if cleanup:
         from proxy.lab.namespaces import cleanup as clean
 
@@ -106,14 +114,17 @@ def shell(mode: Mode) -> None:
     from proxy.lab import output as outputs
     from proxy.lab.shell import bring_up
 
-    with outputs.progress() as say:
-        lines = bring_up(mode, say)
+    try:
+        with outputs.progress() as say, _interruptible(say):
+            lines = bring_up(mode, say)
+    except KeyboardInterrupt:
+        _end_interrupted()
     for line in lines:
         click.echo(line)
 
 
 def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: str, report: Path | None) -> None:
-    """Run, print, and exit. What was finished before an interruption is printed too."""
+    """Run, print, and exit. What was finished before an interruption or a failure is reported and printed too."""
     from proxy.lab import output as outputs
     from proxy.lab import report as reports
     from proxy.lab.cluster import Cluster, running
@@ -122,6 +133,9 @@ def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: s
     from proxy.lab.session import play
 
     scenarios = chosen(names)
+    if report is not None:
+        with _reporting(report):
+            reports.prepare(report)
     results: list[Result] = []
     proxies: dict[str, None] = {}
 
@@ -129,6 +143,7 @@ def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: s
         proxies[cluster.kube_proxy.what] = None
 
     interrupted = False
+    ended_by: Exception | None = None
     with outputs.progress() as say:
         try:
             with _interruptible(say):
@@ -138,24 +153,42 @@ def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: s
                         results.append(result)
         except KeyboardInterrupt:
             interrupted = True
+        except (Unavailable, RuntimeError, OSError) as error:
+            if not results:
+                raise
+            ended_by = error
     results.sort(key=lambda result: (result.scenario.number, result.mode))
     surroundings = outputs.Surroundings(platform.release(), ", ".join(proxies) or "no kube-proxy ran")
+    if report is not None:  # first: whoever reads the rest may be gone
+        with _reporting(report):
+            written = reports.write(report, results, surroundings)
     if output == "json":
         click.echo(json.dumps(outputs.as_json(results, surroundings), indent=2))
     else:
         outputs.print_results(results, surroundings)
     if report is not None:
-        try:
-            click.echo(f"report: {reports.write(report, results, surroundings)}", err=True)
-        except OSError as error:
-            raise Unavailable(f"cannot write the report: {error}") from error
+        click.echo(f"report: {written}", err=True)
     if interrupted:
-        click.echo("interrupted; everything is taken down", err=True)
-        sys.exit(INTERRUPTED)
+        _end_interrupted()
+    if ended_by is not None:
+        raise ended_by
     if any(result.verdict is Verdict.FAILED for result in results):
         sys.exit(FAILED)
     if results and all(result.verdict is Verdict.SKIPPED for result in results):
         sys.exit(CANNOT_RUN)
+
+
+def _end_interrupted() -> NoReturn:
+    click.echo("interrupted; everything is taken down", err=True)
+    sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _reporting(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"cannot write the report to {directory}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ _IDLE = 30.0
 """How long a connection is kept for the next request, s; the server closes it after 90."""
 
 
-class Refused(Exception):
+class Refused(RuntimeError):
     """The API server's answer was no success: its HTTP status and what it said."""
 
     def __init__(self, status: int, said: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from proxy.lab.outcome import BIN_MS, PATHS, Outcome, Timeline
 from proxy.lab.output import HEAD, Surroundings, remarks, rows, summary
@@ -38,6 +39,12 @@ _PANEL, _GAP, _MARKS = 84, 26, 13
 _ROOM = 2.0
 """A panel is so many times as high as the most that was sent in 100 ms."""
 _NAMES = {"kube-proxy": "through kube-proxy", "sidestep": "through Sidestep"}
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory where needed, and see that files can be made there. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=directory).close()
 
 
 def write(directory: Path, results: Sequence[Result], surroundings: Surroundings) -> Path:

@@ -78,7 +78,7 @@ def once(cluster: Cluster, scenario: Scenario, mode: Mode, *, short: bool, turn:
             outcomes[path] = scenario.run(cluster, Run(path, mode, short, directory, tell))
         except tools.Unavailable as missing:
             return skipped(scenario, mode, str(missing))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             say(str(error))
             first, *_, last = (*str(error).split("\n"), *str(error).strip().split("\n"))
             reason = first if last == first else f"{first} {last}"

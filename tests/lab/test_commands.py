@@ -1,14 +1,19 @@
 """`sidestep lab` as it is typed: its help, its list, its refusals, its exit status."""
 
+import errno
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
-from proxy.lab import cluster, scenarios
+from proxy.lab import cluster, output, scenarios, shell
+from proxy.lab.outcome import Mode
 from proxy.lab.scenario import Scenario
+from proxy.lab.tools import Unavailable
 from tests.control.sidestep import command
 from tests.lab.results import Scripted, outcome
 from tests.lab.test_session import FakeClusters
@@ -71,6 +76,13 @@ def test_options_may_stand_on_both_sides_of_run(scripted: list[Scripted]) -> Non
     assert len(scripted[0].ran) == 4
 
 
+def test_options_before_list_and_shell_are_heard(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one["scenario"] for one in json.loads(lab("-o", "json", "list").stdout)] == ["scripted", "other"]
+    monkeypatch.setattr(shell, "bring_up", lambda mode, _: [mode])
+    assert lab("--mode", "iptables", "shell").stdout == "iptables\n"
+    assert lab("shell").stdout == "nftables\n"
+
+
 def test_an_expectation_that_failed_is_1(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "SCENARIOS", (Scripted(sidestep=outcome(10, 9)),))
     ran = lab("--mode", "nftables")
@@ -89,7 +101,19 @@ def test_a_report_that_cannot_be_written_is_2(scripted: list[Scenario], tmp_path
     (tmp_path / "file").write_text("")
     ran = lab("--report", str(tmp_path / "file" / "below"))
     assert ran.exit_code == 2
-    assert "cannot write the report" in ran.stderr
+    assert ran.stderr == f"sidestep: cannot write the report to {tmp_path}/file/below: Not a directory\n"
+    assert not any(one.ran for one in scripted)
+
+
+def test_a_report_is_written_also_when_nobody_reads_the_table(
+    scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(output, "print_results", gone)
+    assert lab("--report", str(tmp_path)).exit_code == 1
+    assert "2 as expected" in (tmp_path / "index.html").read_text()
 
 
 def test_an_interruption_prints_what_was_finished(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +123,33 @@ def test_an_interruption_prints_what_was_finished(scripted: list[Scenario], monk
     assert ran.exit_code == 130
     assert "1 as expected" in ran.stdout
     assert ran.stderr.endswith("interrupted; everything is taken down\n")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no API server"), Unavailable("no API server"), OSError(0, "no API server")]
+)
+def test_a_cluster_that_fails_later_leaves_the_results_of_others(
+    scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    clusters = FakeClusters(tmp_path / "clusters")
+    (tmp_path / "clusters").mkdir()
+
+    def running(mode: Mode, **options: Any) -> Any:
+        if mode == "nftables":
+            raise error
+        return clusters.running(mode, **options)
+
+    monkeypatch.setattr(cluster, "running", running)
+    ran = lab("-o", "json", "--report", str(tmp_path / "report"))
+    assert ran.exit_code == 2
+    assert [one["scenario"] for one in json.loads(ran.stdout)["results"]] == ["other"]
+    assert "sidestep: " in ran.stderr
+    assert "no API server" in ran.stderr
+    assert "1 as expected" in (tmp_path / "report/index.html").read_text()
+
+
+def test_a_shell_that_is_interrupted_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "bring_up", lambda *_: signal.raise_signal(signal.SIGTERM))
+    ran = lab("shell")
+    assert (ran.exit_code, ran.stdout) == (130, "")
+    assert ran.stderr == "interrupted: taking everything down\ninterrupted; everything is taken down\n"

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.lab import tools
 from proxy.lab.cluster import Cluster
+from proxy.lab.control_plane import Refused
 from proxy.lab.outcome import Mode
 from proxy.lab.scenario import Result, Scenario, Verdict
 from proxy.lab.session import play
@@ -101,6 +102,21 @@ def test_a_fault_of_the_lab_fails_its_scenario_alone(clusters: FakeClusters) -> 
     assert (first.verdict, second.verdict) == (Verdict.FAILED, Verdict.AS_EXPECTED)
     assert first.reasons == ("kube-proxy: could not be run: sender failed: OSError: no",)
     assert "sender failed:\nTraceback\nOSError: no" in said
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), Refused(500, "etcdserver: request timed out")])
+def test_an_api_server_that_does_not_serve_fails_its_scenario_alone(clusters: FakeClusters, error: Exception) -> None:
+    first, second = played(clusters, [Scripted(error, name="cut off"), Scripted()], "nftables")
+    assert (first.verdict, second.verdict) == (Verdict.FAILED, Verdict.AS_EXPECTED)
+    assert first.reasons[0].endswith("timed out")
+
+
+def test_a_watcher_who_has_gone_ends_it(clusters: FakeClusters) -> None:
+    def say(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        next(play([Scripted()], ["nftables"], short=True, times=1, say=say, running=clusters.running))
 
 
 def test_without_an_overlay_what_needs_one_is_skipped(tmp_path: Path) -> None:
