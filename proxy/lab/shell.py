@@ -66,9 +66,9 @@ def _told(cluster: Cluster, config: Path) -> list[str]:
         ("tracked flows", enter("node1", "conntrack -L -p udp")),
         ("Sidestep", f"{sys.executable} -m proxy status --config {config}"),
     ]
-    if cluster.api is not None:
-        kubectl = f"kubectl --kubeconfig {cluster.kubeconfig} get services,endpointslices -A"
-        lines.append(("the API server", enter("control", kubectl)))
+    if cluster.api is not None and (kubectl := tools.find("kubectl")):
+        asked = f"{kubectl} --kubeconfig {cluster.kubeconfig} get services,endpointslices -A"
+        lines.append(("the API server", enter("control", asked)))
     lines += [
         ("logs", f"{cluster.run.directory}/logs"),
         ("take it down", f"{sys.executable} -m proxy lab --cleanup"),

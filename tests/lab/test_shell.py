@@ -7,6 +7,8 @@ from pathlib import Path
 from proxy.lab import namespaces, tools
 from tests import peers
 
+RUN = {"send through kube-proxy", "send through Sidestep", "kube-proxy's rules", "Sidestep", "the API server"}
+
 
 def test_the_cluster_outlives_the_command_and_its_lines_work(root: None) -> None:
     shell = subprocess.run(
@@ -24,11 +26,20 @@ def test_the_cluster_outlives_the_command_and_its_lines_work(root: None) -> None
         said = {
             title: subprocess.run(["sh", "-c", command.strip()], capture_output=True, text=True, cwd=peers.ROOT)
             for title, command in told.items()
-            if title in ("send through kube-proxy", "send through Sidestep", "kube-proxy's rules", "Sidestep")
+            if title
+            in (
+                "send through kube-proxy",
+                "send through Sidestep",
+                "kube-proxy's rules",
+                "Sidestep",
+                "the API server",
+            )
         }
         assert {title: ran.stderr for title, ran in said.items() if ran.returncode} == {}
         assert "10.96.0.20/32" in said["kube-proxy's rules"].stdout
         assert "monitoring/statsd" in said["Sidestep"].stdout
+        kubectl = told.get("the API server")  # it is printed where there is one
+        assert kubectl is None or kubectl.split()[4] == tools.find("kubectl")
         received = Path(told["what the StatsD pod received"].split()[-1])
         tools.until(lambda: received.exists() and received.read_text().count("hits:1|c") == 2, "both lines received")
         assert run in namespaces.leftovers()
