@@ -4,13 +4,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
 
 from proxy.lab.outcome import Outcome
 from proxy.lab.scenario import Result, Scenario, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HEAD = ("scenario", "mode", "path", "sent", "delivered", "misdelivered", "lost", "worst outage", "verdict")
 _LEFT = {"scenario", "mode", "path", "verdict"}
@@ -107,7 +110,7 @@ def _print_drawn(results: Sequence[Result], made_with: str, out: IO[str]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=out)
+    console = Console(file=out, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for name in HEAD:
         justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
@@ -116,12 +119,28 @@ def _print_drawn(results: Sequence[Result], made_with: str, out: IO[str]) -> Non
         *cells, verdict = row
         lost = [Text(cell, "red" if at in (5, 6) and cell not in ("0", "-") else "") for at, cell in enumerate(cells)]
         table.add_row(*lost, Text(verdict, _COLOURS[Verdict(verdict)] if verdict else ""))
-    console.print(table)
+    if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+        console.print(table)
+    else:
+        _print_narrow(results, console)
     for name, said in remarks(results):
         console.print(f"[bold]{escape(name)}[/bold]")
         for line in said:
             console.print(Text(f"  {line}"))
     console.print(Text(f"\n{summary(results)}; {made_with}"))
+
+
+def _print_narrow(results: Iterable[Result], console: "Console") -> None:
+    """The same where a table has no room: scenario, mode and verdict on a line above their figures."""
+    from rich.text import Text
+
+    found = list(rows(results))
+    head, *figures = plain(HEAD[2:8], [row[2:8] for row in found]).splitlines()
+    console.print(Text(f"  {head}", "bold"))
+    for (name, mode, *_, verdict), line in zip(found, figures, strict=True):
+        if name:
+            console.print(Text.assemble(f"{name} ({mode}): ", (verdict, _COLOURS[Verdict(verdict)])))
+        console.print(Text(f"  {line}"))
 
 
 def as_json(results: Iterable[Result], surroundings: Surroundings) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from proxy.lab import output, report
 from proxy.lab.outcome import Outcome
 from proxy.lab.output import Surroundings
@@ -70,6 +72,19 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
     assert "scripted" in plain
     assert "[not] installed" in plain
     assert "1 as expected, 1 skipped" in plain
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100, 130])
+def test_a_terminal_shows_names_and_figures_whole(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "pod_recreated_while_kube_proxy_is_away"
+    outcomes = {"kube-proxy": outcome(2000, 1200, 300), "sidestep": outcome(2000, 2000)}
+    text = printed([judge(Scripted(name=name), "nftables", outcomes)], Terminal())
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any(name in line and "nftables" in line and "as expected" in line for line in lines)
+    assert any("kube-proxy 2,000 1,200 300 500 80,000 ms" in words(line) for line in lines)
+    assert any("Sidestep 2,000 2,000 0 0 0 ms" in words(line) for line in lines)
 
 
 def test_json_is_whole() -> None:
