@@ -26,8 +26,6 @@ KUBE_DNS, KUBE_DNS6 = "10.96.0.10", "fd00:10:96::a"
 UPSTREAM = "10.96.0.11"
 LISTENER6 = "fd00:169:254:20::10"
 """No link-local address: a pod could not name it without an interface."""
-LEASE_MS = 500
-"""The default of `node.lease`."""
 FOLLOWED_MS = 600
 """A question asked so long after a fault is answered by somebody else: the lease, and what a busy machine takes."""
 PROMPT_MS = 1000
