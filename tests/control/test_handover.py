@@ -179,9 +179,10 @@ async def test_a_relay_goes_on_with_the_same_source_port_and_its_unix_socket(tmp
     starting = asyncio.ensure_future(second.start())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
         while first.process.returncode is None:
-            first.send("a:1|c")
-            client.sendto(b"a:1|c", str(path))
-            sent += 2
+            if sent - sink.total("a") < 100:  # what a socket's queue holds while nobody reads
+                first.send("a:1|c")
+                client.sendto(b"a:1|c", str(path))
+                sent += 2
             await asyncio.sleep(0)
         await starting
         assert await first.ended() == 0
