@@ -96,6 +96,8 @@ class Service:
         """The sockets are open: not while NodeLocal DNSCache has their addresses."""
         self._owns_files = True
         """Of its Unix sockets: not before a predecessor has left them to us, nor once a successor has them."""
+        self._shares_ports = False
+        """With a successor that could not take the sockets themselves; nobody else reads ours."""
         self._files = WatchedFiles()
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -163,6 +165,7 @@ class Service:
         return Estate(sockets, self._dns.journals)
 
     def _share_ports(self) -> None:
+        self._shares_ports = True
         for sockets in (self._dns_sockets, self._relay_sockets):
             sockets.share()
         self._admin_sockets["tcp"].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -170,6 +173,9 @@ class Service:
     def _leave(self, successor: str) -> None:
         _log.info("sidestep %s has taken over: draining", successor)
         self._owns_files = False
+        if self._shares_ports:
+            for sockets in (self._dns_sockets, self._relay_sockets):
+                sockets.send_elsewhere()
         self._stopping.set()
 
     @property
@@ -266,7 +272,8 @@ class Service:
             serving.cancel()
             if self._node is not None and self._owns_files:
                 await self._node.drop()
-            await asyncio.gather(*(workers.drain(last=self._owns_files) for workers in self._workers))
+            last = self._owns_files or self._shares_ports
+            await asyncio.gather(*(workers.drain(last=last) for workers in self._workers))
             await asyncio.gather(*working)
             for task in others:
                 task.cancel()

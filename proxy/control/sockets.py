@@ -3,11 +3,14 @@
 A worker's death closes only the worker's copy: what clients sent meanwhile waits in the queue for the next.
 """
 
+import ctypes
 import errno
 import os
 import resource
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +32,9 @@ BACKLOG = 1024
 UNIX = "unix:"
 FEWEST_DESCRIPTORS = 256
 """What a worker with a few clients and some questions in flight has open."""
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 33, 51, 68
+_RETURN = 0x06
+"""BPF_RET|BPF_K: the socket's position among those that share the port."""
 
 
 def dns_transports(address: str) -> tuple[Transport, ...]:
@@ -94,7 +99,20 @@ class ListenSockets:
         """Let another run bind to the same ports, and be given a part of what comes there (SO_REUSEPORT)."""
         for _, transport, sock in self.opened():
             if transport != "unixgram":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                _share(sock)
+
+    def send_elsewhere(self) -> None:
+        """From now on new packets and connections go to the run that has bound beside these sockets, if one has.
+
+        By default the kernel spreads them by their source over all of a port's sockets, in the order of their bind.
+        """
+        for listening in self._listening.values():
+            first_of_others = len(listening.sockets)
+            instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, first_of_others))
+            program = struct.pack("HP", 1, ctypes.addressof(instruction))  # struct sock_fprog
+            for _, sock in listening.sockets[:1]:  # it counts for all of the port's
+                with suppress(OSError):  # EINVAL: nobody has
+                    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
     def opened(self) -> Iterator[tuple[str, Transport, socket.socket]]:
         """All that are open, with their addresses."""
@@ -167,9 +185,16 @@ class ListenSockets:
             return
         if wanted > 1:
             for _, sock in listening.sockets:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                _share(sock)
         for position in range(have, wanted):
             yield open_udp(address, self._buffer, first=position == 0 and not beside, alone=wanted == 1)
+
+
+def _share(sock: socket.socket) -> None:
+    """Others may bind to its port from now on, and the kernel spreads over all of them."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with suppress(OSError):  # ENOENT, unless a run that is gone has sent everything to one of them
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
 
 
 def open_udp(address: str, buffer: int = RECEIVE_BUFFER, *, first: bool, alone: bool) -> socket.socket:

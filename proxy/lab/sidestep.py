@@ -19,6 +19,9 @@ from proxy.lab.services import Service
 DNS, STATSD = f"{LISTENER}:53", f"{LISTENER}:8125"
 """Where it listens."""
 Part = Literal["all", "control", "dns", "relay"]
+RELEASE = ("-m", "proxy")
+OTHER_FORMAT = ("-c", "from proxy.control import handover; handover.FORMAT += 1; from proxy.cli import main; main()")
+"""A release that hands over in another format than ours."""
 
 
 def configuration(
@@ -81,14 +84,14 @@ class Sidestep:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start it and come back at once."""
-        command = (sys.executable, "-m", "proxy", "run", "--config", str(self.config), "--log-format", "text")
+    def start(self, release: Sequence[str] = RELEASE) -> None:
+        """Start it and come back at once; `release` is what Python is to run."""
+        command = (sys.executable, *release, "run", "--config", str(self.config), "--log-format", "text")
         self._process = self.node.spawn(*self._before, *command, log=self.directory.name, env=self._environment)
 
     def command(self, *words: str) -> str:
         """What a `sidestep` command with its configuration prints, on the node. Raises RuntimeError if it fails."""
-        return self.node.run(sys.executable, "-m", "proxy", *words, "--config", str(self.config))
+        return self.node.run(sys.executable, *RELEASE, *words, "--config", str(self.config))
 
     def restore(self) -> None:
         """What it put on the node with `node:` is gone, and the node as others have it, whatever is there now."""
@@ -102,12 +105,12 @@ class Sidestep:
         """Whether its control process is there, frozen or not."""
         return self._process is not None and self._process.poll() is None
 
-    def upgrade(self) -> None:
+    def upgrade(self, release: Sequence[str] = RELEASE) -> None:
         """A second one is started, takes over from the first, and is the one from now on: a new release."""
         old = self._process
         if old is None:
             raise RuntimeError("Sidestep is not running")
-        self.start()
+        self.start(release)
         try:
             old.wait(30)
         except subprocess.TimeoutExpired:

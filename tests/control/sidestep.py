@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,10 @@ class Sidestep:
             text = json.dumps({"dns": dns, **sections}, indent=1)  # YAML as well
         self.config.write_text(text)
 
-    async def start(self, *prefix: str, ready: bool = True) -> None:
-        """Run it, behind `prefix` such as `setpriv ...`."""
+    async def start(self, *prefix: str, ready: bool = True, command: Sequence[str] = ()) -> None:
+        """Run it, behind `prefix` such as `setpriv ...`; `command` is another way to call it."""
         here = type(asyncio.get_running_loop()).__module__
-        command = COMMAND if here.startswith("uvloop") else WITHOUT_UVLOOP
+        command = command or (COMMAND if here.startswith("uvloop") else WITHOUT_UVLOOP)
         self.process = await asyncio.create_subprocess_exec(
             *prefix, *command, "run", "--config", str(self.config), "--log-format", "json", stdin=DEVNULL, stderr=PIPE
         )

@@ -4,13 +4,17 @@ import asyncio
 import os
 import signal
 import socket
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from proxy.control.handover import FORMAT, Hello, Offer, Refusal, find_predecessor
+from proxy.lab.sidestep import OTHER_FORMAT
 from proxy.worker.channel import receive_message, send_message
 from tests.control.eventually import eventually
 from tests.control.sidestep import Sidestep
@@ -153,6 +157,39 @@ async def test_another_format_is_refused_and_the_ports_are_shared(first: First) 
             beside.bind((host, int(port)))
             if kind == socket.SOCK_STREAM:
                 beside.listen()
+
+
+async def test_a_release_of_another_format_takes_over_and_nobody_notices(first: First, second: Successor) -> None:
+    host, _, port = first.address.rpartition(":")
+    query = question("www.example").to_wire()
+    asked, answered = [], []
+
+    async def ask_over_udp() -> None:
+        while first.process.returncode is None:
+            asked.append("UDP")
+            with suppress(TimeoutError):
+                await first.ask("www.example")
+                answered.append("UDP")
+
+    async def ask_over_tcp() -> None:
+        while first.process.returncode is None:
+            asked.append("TCP")
+            with suppress(OSError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(len(query).to_bytes(2) + query)
+                await reader.readexactly(2)
+                writer.close()
+                answered.append("TCP")
+
+    await first.ask("www.example")
+    asking = [asyncio.ensure_future(ask()) for ask in (*4 * (ask_over_udp,), ask_over_tcp)]
+    await second.start(command=(sys.executable, *OTHER_FORMAT))
+    assert await first.ended() == 0
+    await asyncio.gather(*asking)
+    assert Counter(answered) == Counter(asked)
+    assert min(Counter(asked).values()) > 10
+    assert first.lines("ports are shared instead")
+    assert (await second.status())["pid"] == second.process.pid
 
 
 async def test_an_invitation_is_for_one_and_leaves_no_file(first: First) -> None:

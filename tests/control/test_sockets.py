@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,44 @@ def test_of_a_relay_only_udp_is_opened() -> None:
     sockets.open([address], 1)
     assert sockets.listeners == [(address, "udp")]
     sockets.close()
+
+
+def test_a_run_that_leaves_gives_its_share_of_a_port_to_the_one_beside_it_which_then_spreads_it(
+    sockets: ListenSockets,
+) -> None:
+    address = free_address()
+    beside = ListenSockets()
+    sockets.open([address], 2)
+    sockets.share()
+    beside.open([address], 1, beside=True)
+    assert sum(_where_datagrams_of_other_sources_go(address, sockets)) > 0
+    sockets.send_elsewhere()
+    assert _where_datagrams_of_other_sources_go(address, sockets) == [0, 0]
+    assert _where_datagrams_of_other_sources_go(address, beside) == [SOURCES]
+    sockets.close()
+    beside.open([address], 4, beside=True)
+    assert all(_where_datagrams_of_other_sources_go(address, beside))
+    beside.close()
+
+
+SOURCES = 200
+
+
+def _where_datagrams_of_other_sources_go(address: str, sockets: ListenSockets) -> list[int]:
+    """How many of them each of the UDP sockets got; the queues are empty afterwards."""
+    _emptied(sockets)
+    for _ in range(SOURCES):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"", ("127.0.0.1", port_of(address)))
+    return _emptied(sockets)
+
+
+def _emptied(sockets: ListenSockets) -> list[int]:
+    found = []
+    for _, sock in sockets.udp_sockets():
+        found.append(0)
+        with suppress(BlockingIOError):
+            while True:
+                sock.recv(1, socket.MSG_DONTWAIT)
+                found[-1] += 1
+    return found

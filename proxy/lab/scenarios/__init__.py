@@ -23,6 +23,7 @@ from proxy.lab.scenarios.everything_killed import EverythingKilled
 from proxy.lab.scenarios.large_dns_answer import LargeDnsAnswer
 from proxy.lab.scenarios.ndots import Ndots
 from proxy.lab.scenarios.new_release import NewRelease
+from proxy.lab.scenarios.new_release_other_format import NewReleaseOtherFormat
 from proxy.lab.scenarios.node_cache_stopped import NodeCacheStopped
 from proxy.lab.scenarios.out_of_memory import OutOfMemory
 from proxy.lab.scenarios.overlay_fragmentation import OverlayFragmentation
@@ -61,6 +62,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     DiskFull(),
     ClockJumps(),
     ApiServerAway(),
+    NewReleaseOtherFormat(),
     CorednsPodSilent(),
     CorednsSlow(),
     CorednsServfail(),

@@ -1,9 +1,13 @@
 """A new release takes over from the old one while a client asks 1,000 times a second."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from proxy.lab.cluster import Cluster
 from proxy.lab.failover_case import AT_ONCE, FailoverCase
 from proxy.lab.outcome import Outcome
 from proxy.lab.scenario import LOSES, LOSES_NOTHING, Expectation, Run, Scenario
+from proxy.lab.sidestep import RELEASE
 
 RATE = 1000
 NAMES = 200
@@ -23,11 +27,12 @@ class NewRelease(Scenario):
     needs = ("coredns",)
     modes = ("nftables",)
     on_kube_proxy = (LOSES,)
-    on_sidestep = (
+    on_sidestep: ClassVar[tuple[Expectation, ...]] = (
         LOSES_NOTHING,
         AT_ONCE,
         Expectation("loses nothing of the cache", lambda outcome: not outcome.figures["forgotten"]),
     )
+    release: ClassVar[Sequence[str]] = RELEASE
 
     def run(self, cluster: Cluster, run: Run) -> Outcome:
         released, end = (1.5, 5.0) if run.short else (3.0, 10.0)
@@ -38,7 +43,7 @@ class NewRelease(Scenario):
             before = after = 0
             if case.path == "sidestep":
                 before = case.cached()
-                case.sidestep.upgrade()
+                case.sidestep.upgrade(self.release)
             else:
                 case.node_cache.stop()
                 case.restart()
