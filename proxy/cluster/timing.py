@@ -22,7 +22,7 @@ class Timing:
     most_backoff: float = 30.0
     most_retry_after: float = 120.0
     """The longest `Retry-After` that is heeded."""
-    save_every: float = 5.0
+    save_every: float = 1.0
     """Changes reach the disk at most so often."""
     refresh_saved: float = 300.0
     """What is on disk is written anew so often even if nothing changed, so that its age means something."""

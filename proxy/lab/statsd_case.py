@@ -12,7 +12,7 @@ from pathlib import Path
 from proxy.lab.case import Case
 from proxy.lab.cluster import Cluster
 from proxy.lab.nodes import LISTENER, Pod
-from proxy.lab.outcome import Membership, Outcome, tally
+from proxy.lab.outcome import Membership, Outcome, Sent, tally
 from proxy.lab.scenario import Run
 from proxy.lab.services import Service
 from proxy.lab.traffic import StatsdSender, StatsdSink, now_ns
@@ -173,10 +173,14 @@ class StatsdCase(Case):
         sender.start()
         return sender
 
-    def outcome(self, *notes: str, figures: dict[str, float] | None = None) -> Outcome:
-        """When all that senders were to send is sent and nothing arrives any more."""
+    def wait(self) -> None:
+        """Until all senders have sent all."""
         for sender in self._senders:
             sender.wait(600)
+
+    def outcome(self, *notes: str, figures: dict[str, float] | None = None) -> Outcome:
+        """When all that senders were to send is sent and nothing arrives any more."""
+        self.wait()
         self.arrived()
         told = list(notes)
         for one in self._pods:
@@ -194,9 +198,17 @@ class StatsdCase(Case):
 
     def lost(self, sender: StatsdSender) -> int:
         """How much of what it sent came to no pod. All senders have ended."""
+        return len(self._lost(sender))
+
+    def lost_between(self, since: float, until: float) -> int:
+        """How much of what was sent between these seconds after the start came to no pod. All senders have ended."""
+        span = range(*(self._began_ns + round(seconds * 1e9) for seconds in (since, until)))
+        return sum(sent.at_ns in span for sender in self._senders for sent in self._lost(sender))
+
+    def _lost(self, sender: StatsdSender) -> list[Sent]:
         self.arrived()
         came = {arrival.number for one in self._pods for arrival in one.sink.arrivals()}
-        return sum(sent.number not in came for sent in sender.sent())
+        return [sent for sent in sender.sent() if sent.number not in came]
 
     def arrived(self) -> None:
         """Until everything that was sent has come, or nothing more for a while: a relay may still hold some.

@@ -20,6 +20,7 @@ from proxy.lab.scenarios.disk_full import DiskFull
 from proxy.lab.scenarios.dns_worker_killed import DnsWorkerKilled
 from proxy.lab.scenarios.everything_hangs import EverythingHangs
 from proxy.lab.scenarios.everything_killed import EverythingKilled
+from proxy.lab.scenarios.everything_killed_statsd import EverythingKilledStatsd
 from proxy.lab.scenarios.large_dns_answer import LargeDnsAnswer
 from proxy.lab.scenarios.ndots import Ndots
 from proxy.lab.scenarios.new_release import NewRelease
@@ -63,6 +64,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ClockJumps(),
     ApiServerAway(),
     NewReleaseOtherFormat(),
+    EverythingKilledStatsd(),
     CorednsPodSilent(),
     CorednsSlow(),
     CorednsServfail(),
