@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy import __version__
 from proxy.lab.control_plane import PROGRAMS
 from proxy.lab.tools import find
 from tests import peers
@@ -108,6 +109,11 @@ def affinity(daemonset: dict[str, Any]) -> Any:
     return node["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
 
 
+def images(daemonset: dict[str, Any]) -> set[str]:
+    pod = daemonset["spec"]["template"]["spec"]
+    return {container["image"] for container in (*pod.get("initContainers", ()), *pod["containers"])}
+
+
 def off(label: str) -> Any:
     return [{"matchExpressions": [{"key": label, "operator": "NotIn", "values": ["off"]}]}]
 
@@ -124,6 +130,7 @@ def test_it_is_installed_and_uninstalled(cluster: Cluster) -> None:
     assert [
         item["metadata"]["name"] for item in cluster.get("daemonset", "-A")["items"] if "sidestep" in str(item)
     ] == ["sidestep-cleanup"]
+    assert images(cluster.get("daemonset", "-n", "sidestep", "sidestep-cleanup")) == {f"sidestep:{__version__}"}
     cluster.follow(listed[middle + 1 :])
     assert cluster.get("namespace", "sidestep")["metadata"]["deletionTimestamp"]
     for kind in ("clusterrole", "clusterrolebinding"):
@@ -137,7 +144,8 @@ def test_nodes_migrate_by_label_and_back(cluster: Cluster) -> None:
     cluster.follow(listed[:for_good])
     nodelocal = cluster.get("daemonset", "-n", "kube-system", "node-local-dns")
     assert (nodelocal["spec"]["updateStrategy"]["type"], affinity(nodelocal)) == ("OnDelete", off("nodelocal-dns"))
-    assert affinity(cluster.get("daemonset", "-n", "sidestep", "sidestep")) == off("sidestep")
+    sidestep = cluster.get("daemonset", "-n", "sidestep", "sidestep")
+    assert (affinity(sidestep), images(sidestep)) == (off("sidestep"), {f"sidestep:{__version__}"})
     assert cluster.get("node", "node1")["metadata"]["labels"]["nodelocal-dns"] == "off"
 
     cluster.follow(listed[back:])

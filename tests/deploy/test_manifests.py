@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy import __version__
 from proxy.settings import parse
 from tests import peers
 from tests.deploy.container import BASE, CAPABILITIES, PATHS, UNINSTALL, manifests, of_kind
@@ -64,11 +65,13 @@ def test_it_has_no_more_rights_than_it_needs() -> None:
 
 
 def test_the_image_tag_is_this_version() -> None:
-    version = re.search(r'__version__ = "(.*)"', (peers.ROOT / "proxy" / "__init__.py").read_text())
-    assert version is not None
-    pods = [of_kind("DaemonSet", directory)["spec"]["template"]["spec"] for directory in (BASE, UNINSTALL)]
-    containers = [one for pod in pods for one in (*pod.get("initContainers", ()), *pod["containers"])]
-    assert {one["image"] for one in containers} == {f"sidestep:{version[1]}"}
+    for directory in (BASE, UNINSTALL):
+        (named,) = yaml.safe_load((directory / "kustomization.yaml").read_text())["images"]
+        assert named == {"name": "sidestep", "newTag": __version__}
+        pod = of_kind("DaemonSet", directory)["spec"]["template"]["spec"]
+        assert {one["image"] for one in (*pod.get("initContainers", ()), *pod["containers"])} == {"sidestep"}
+    written = re.findall(r"(?:\bsidestep:|newTag: )([\w.]+)", (peers.ROOT / "deploy" / "README.md").read_text())
+    assert set(written) == {__version__}
 
 
 def test_the_cleanup_can_do_no_more_than_the_kernel_part_takes() -> None:
