@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "proxy").rglob("*.py"))
+DOCUMENTS = sorted(path.relative_to(ROOT) for where in ("*.md", "[a-z]*/**/*.md") for path in ROOT.glob(where))
+NAMED = sorted(path.name for place in (ROOT, ROOT / "proxy") for path in place.glob("[a-z]*/"))
+"""Directories in which a document may name a file."""
 MOST_LINES = 475
 
 
@@ -78,17 +81,30 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
     assert built["packages"] == ["proxy"]
 
 
-@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
-def test_files_that_a_document_names_exist(document: str) -> None:
-    path = ROOT / document
-    if not path.exists():
-        pytest.skip(f"no {document} yet")
-    named = set(
-        re.findall(r"`((?:proxy|tests|docs|benchmarks|core|worker|control|settings)/[\w./-]+)`", path.read_text())
-    )
-    missing = [
-        name
-        for name in sorted(named)
-        if not any((base / name).exists() or (base / f"{name}.py").exists() for base in (ROOT, ROOT / "proxy"))
-    ]
-    assert not missing
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_that_a_document_names_exist(document: Path) -> None:
+    """Between backticks, from the repository's root or from `proxy/`, with or without .py; `*` is for any of them."""
+    named = set(re.findall(rf"`((?:{'|'.join(NAMED)})/[\w./*-]*)`", (ROOT / document).read_text()))
+    places = [ROOT, ROOT / "proxy"]
+    assert [
+        name for name in sorted(named) if not any([*place.glob(name), *place.glob(f"{name}.py")] for place in places)
+    ] == []
+
+
+def anchors(text: str) -> set[str]:
+    """Those that GitHub makes of its headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", text))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_links_in_a_document_lead_somewhere(document: Path) -> None:
+    """To a file of the repository and, with an anchor, to a heading in it. What is elsewhere isn't looked up."""
+    text = re.sub(r"(?s)^```.*?^```|`[^`]*`", "", (ROOT / document).read_text(), flags=re.MULTILINE)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / name if name else ROOT / document
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target.read_text()))):
+            broken.append(link)
+    assert broken == []

@@ -71,7 +71,7 @@ async def test_the_stream_goes_on_after_30_frozen_seconds(api_server: RealApiSer
     async with following(api_server.access, timing=Timing()) as follower:
         await follower.knows("10.1.0.1")
         await api_server.freeze()
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # no event tells that nothing happened
         assert follower.addresses() == {"10.1.0.1"}
         await api_server.thaw()
         await api_server.put(endpoint_slice("statsd", ["10.1.0.2"]))
