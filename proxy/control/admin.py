@@ -1,6 +1,6 @@
-"""The admin HTTP: questions about a run on loopback TCP, and verbs on a Unix socket that only its owner may open.
+"""The admin HTTP: questions about a run over TCP, and verbs as well on a Unix socket that only its owner may open.
 
-No answer needs a worker to do anything, but `explain`.
+No answer waits for a worker, but those of `/readyz`, of the page, which ask the listeners, and of `explain`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy import __version__
 from proxy.control import metrics
+from proxy.control.errors import CannotRun
 from proxy.control.explain_statsd import explain_line
 from proxy.control.handover import Giver
 from proxy.control.page import page
@@ -131,13 +132,19 @@ class Admin:
             return web.json_response({"error": NOT_MANAGED}, status=409)
         if (refused := await _of_another(request)) is not None:
             return refused
-        return web.json_response({"still_arriving": dict(await node.drain())})
+        try:
+            return web.json_response({"still_arriving": dict(await node.drain())})
+        except CannotRun as error:
+            return web.json_response({"error": str(error)}, status=503)
 
     async def _undrain(self, _: web.Request) -> web.Response:
         node = self._state.node
         if node is None:
             return web.json_response({"error": NOT_MANAGED}, status=409)
-        await node.undrain()
+        try:
+            await node.undrain()
+        except CannotRun as error:
+            return web.json_response({"error": str(error)}, status=503)
         return web.json_response({})
 
     async def _explain_statsd(self, request: web.Request) -> web.Response:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from proxy.control.child import WORKER_COMMAND
 from proxy.control.slot import Slot
@@ -61,12 +62,12 @@ class DnsWorkers(Workers):
     def inherit(self, journals: Sequence[int]) -> None:
         """Let workers that are not started yet begin with these, which another run's workers still write."""
         for own, other in zip(self.journals, journals, strict=False):
-            size = os.fstat(other).st_size
-            os.ftruncate(own, size)
+            os.ftruncate(own, os.fstat(other).st_size)
             # Records are checked when they are read, so a copy is as good as what a killed worker leaves.
-            copied = 0
-            while copied < size and (sent := os.sendfile(own, other, copied, size - copied)):
-                copied += sent
+            for begin, end in _written(other):
+                os.lseek(own, begin, os.SEEK_SET)
+                while begin < end and (sent := os.sendfile(own, other, begin, end - begin)):
+                    begin += sent
 
     def upstreams(self) -> list[list[UpstreamReport]]:
         """What each present worker says of the upstreams."""
@@ -130,3 +131,13 @@ def _tell_changes(before: list[UpstreamReport], after: list[UpstreamReport]) -> 
             )
         else:
             _log.warning("upstream %s for %s answers again", upstream.address, upstream.zone)
+
+
+def _written(fd: int) -> Iterator[tuple[int, int]]:
+    """Where a file in memory has contents, from and to; the rest takes no memory."""
+    end = 0
+    with suppress(OSError):  # ENXIO: nothing more is written
+        while True:
+            begin = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, begin, os.SEEK_HOLE)
+            yield begin, end

@@ -106,10 +106,15 @@ class Predecessor:
         """Give back what nobody took, and the connection: a predecessor that was not told `taken` serves on."""
         for _, sock in self.sockets:
             sock.close()
+        self.sockets = []
+        self.forget_journals()
+        self._sock.close()
+
+    def forget_journals(self) -> None:
+        """They have been copied: the memory is the predecessor's alone again."""
         for fd in self.journals:
             os.close(fd)
-        self.sockets, self.journals = [], []
-        self._sock.close()
+        self.journals = []
 
 
 def find_predecessor(admin: Path) -> Predecessor | None:
@@ -143,13 +148,22 @@ class Giver:
     """The old run's side. `leave` is called once a successor serves."""
 
     def __init__(
-        self, directory: Path, estate: Callable[[], Estate], share: Callable[[], None], leave: Callable[[str], None]
+        self,
+        directory: Path,
+        estate: Callable[[], Estate],
+        share: Callable[[], None],
+        leave: Callable[[str], None],
+        stay: Callable[[], None],
     ) -> None:
-        """`share` lets others bind to the listening sockets' ports; `leave` gets the successor's version."""
+        """`share` lets others bind to the listening sockets' ports; `leave` gets the version of who serves now.
+
+        `stay` is called when a successor has failed, whatever it has done until then.
+        """
         self._directory = directory
         self._estate = estate
         self._share = share
         self._leave = leave
+        self._stay = stay
         self._channel: Channel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -203,11 +217,14 @@ class Giver:
                 self._share()
                 self._channel.send(Refusal(__version__, reason))
             case Taken():
+                self._channel.close()
+                self._channel = None
                 self._leave(self._successor)
 
     def _hung_up(self) -> None:
         self._channel = None
         _log.warning("the successor went away before it had taken over; serving on")
+        self._stay()
 
 
 def _may_take(connection: socket.socket) -> bool:

@@ -18,12 +18,13 @@ from proxy.control.text import untracked_advice
 from proxy.node import nodelocal
 from proxy.node.kernel import Kernel
 from proxy.node.nft import NodeError
-from proxy.node.table import NodeListener
+from proxy.node.table import Mode, NodeListener
 from proxy.settings.sections import Node
 
 CHECK_EVERY = 2.0
 """How often table and addresses are looked at; 5 s is the most that a flushed ruleset may go unnoticed."""
 COUNT_EVERY = 0.2
+TAKEN_OVER = "another run has the kernel's part now"
 LOOK_FOR_RULES_EVERY = 15
 """Every so many looks, also for other people's rules."""
 
@@ -51,6 +52,7 @@ class NodeKeeper:
         self._leases: dict[str, Lease] = {}
         self._lost: dict[str, int] = {}
         self._yielded = False
+        self._taking_back = False
         self._failure: str | None = None
 
     def prepare(self, listeners: Sequence[NodeListener], waiting_for: str | None = None) -> None:
@@ -116,10 +118,11 @@ class NodeKeeper:
 
         Returns the packets that still came lately by listener; empty when the drain is proved. Raises CannotRun.
         """
-        self._draining = True
         loop = asyncio.get_running_loop()
         try:
-            await self._off_loop(self._kernel.switch, "draining")
+            if await self._off_loop(self._kernel.taken_over):
+                raise CannotRun(f"{TAKEN_OVER}: drain that one")
+            await self._switch("draining")
             begun = since = loop.time()
             before = last = await self._off_loop(self._kernel.arrived)
             while loop.time() - since < quiet and loop.time() - begun < within:
@@ -135,11 +138,20 @@ class NodeKeeper:
 
     async def undrain(self) -> None:
         """Let answers take the leases again. Raises CannotRun."""
-        self._draining = False
+        await self._switch("serving")
+
+    async def _switch(self, mode: Mode) -> None:
+        """Raises CannotRun, and then all is as before."""
+        before, self._draining = self._draining, mode == "draining"
         try:
-            await self._off_loop(self._kernel.switch, "serving")
+            await self._off_loop(self._kernel.switch, mode)
         except NodeError as error:
+            self._draining = before
             raise CannotRun(str(error)) from error
+
+    def take_back(self) -> None:
+        """The run that took the kernel's part over has failed: at the next look it is ours again."""
+        self._taking_back = True
 
     def stop(self) -> None:
         """After the sockets are closed, blocking: what is left is what `sidestep plan` says stays.
@@ -217,10 +229,13 @@ class NodeKeeper:
             if turn % LOOK_FOR_RULES_EVERY == 0 and self._waiting_for is None:
                 self._say_untracked(await self._try(nodelocal.untracked, self._listeners) or [])
             await asyncio.sleep(self._check)
+            if self._taking_back:
+                await self._try(self._kernel.take_back)
+                self._taking_back = self._failure is not None
             for trouble in await self._try(self._kernel.repair) or ():
                 _log.warning("%s: repaired", trouble)
             if self._kernel.yielded and not self._yielded:
-                _log.info("another run has taken the kernel's set-up over")
+                _log.warning("%s: leases and rules are left to it", TAKEN_OVER)
             self._yielded = self._kernel.yielded
 
     def _say_untracked(self, names: list[str]) -> None:

@@ -103,7 +103,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._signalled = asyncio.Event()
         self._alone = asyncio.Event()
-        """No predecessor serves any more, or is about to stop."""
+        """No predecessor serves any more, or it is about to stop."""
         self._reload = asyncio.Event()
 
     def open(self) -> None:
@@ -128,6 +128,7 @@ class Service:
             self._listening.set()
         if self._predecessor is not None:
             self._dns.inherit(self._predecessor.journals)
+            self._predecessor.forget_journals()
         if "tcp" not in self._admin_sockets:
             self._admin_sockets["tcp"] = open_admin_tcp(admin.listen, beside=beside)
         if "unix" not in self._admin_sockets:
@@ -177,6 +178,10 @@ class Service:
             for sockets in (self._dns_sockets, self._relay_sockets):
                 sockets.send_elsewhere()
         self._stopping.set()
+
+    def _stay(self) -> None:
+        if self._node is not None:
+            self._node.take_back()
 
     @property
     def _workers(self) -> tuple[Workers, ...]:
@@ -254,7 +259,7 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         self._give_out()
         directory = Path(self._admin.socket).parent
-        self._giver = Giver(directory, self._estate, self._share_ports, self._leave)
+        self._giver = Giver(directory, self._estate, self._share_ports, self._leave, self._stay)
         if self._predecessor is None:
             self._alone.set()
         async with asyncio.TaskGroup() as group:
@@ -316,6 +321,8 @@ class Service:
             await workers.wait_ready()
         if self._predecessor is not None:
             self._predecessor.taken()
+            self._predecessor.close()
+            self._predecessor = None
             self._owns_files = True
         self._alone.set()
         await self._listening.wait()
@@ -344,7 +351,13 @@ class Service:
         self._waiting_for = None
         self._say_what_serves()
         self._give_out()
-        await node.proceed()
+        while True:
+            try:
+                await node.proceed()
+                break
+            except CannotRun as error:
+                _log.error("answers take no lease yet: %s", error)
+                await asyncio.sleep(LOOK_EVERY)
         if self._configuration.error:
             self._reload.set()  # what could not be opened meanwhile
 

@@ -157,6 +157,10 @@ def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
         for listener, state in node["lease"].items()
         if state == "lost"
     ]
+    if node.get("taken_over"):
+        found.append(
+            "another run has the kernel's part now: this one's listeners can't fail over; stop one of the two"
+        )
     if node.get("draining"):
         found.append("drained: `sidestep undrain` lets it back into the path")
     if node.get("waiting_for"):

@@ -68,6 +68,12 @@ class Kernel:
             self.wanted, self._leaving = before
             raise
 
+    def take_back(self) -> None:
+        """Have it again after the run that took it over has failed; what only that one needed goes."""
+        self.set_up(self.wanted.listeners, self.wanted.lease, take_over=True)
+        for address in plan(replace(self.wanted, listeners=self.listeners), found()).remove:
+            addresses.remove(address)
+
     def settle(self) -> None:
         """Take away what only listeners of before needed, also those of an earlier run."""
         self._leaving, left = (), self._leaving
@@ -80,10 +86,15 @@ class Kernel:
 
     def switch(self, mode: Mode) -> None:
         """Let answers take leases, or take them all away and let none be taken."""
-        if mode != self.wanted.mode:
-            self.wanted = replace(self.wanted, mode=mode)
+        if mode == self.wanted.mode:
+            return
+        before, self.wanted = self.wanted, replace(self.wanted, mode=mode)
+        try:
             if not self.taken_over():
                 self._carry_out()
+        except NodeError:
+            self.wanted = before
+            raise
 
     def arrived(self) -> dict[str, int]:
         """Packets of clients that came to each listener since the leases were taken away."""

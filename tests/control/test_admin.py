@@ -43,7 +43,7 @@ class Served(Run):
         self.endpoints.follow(self.configuration.now)
         self.state = State(self.configuration, self.workers, self.relay, self.endpoints)
         readiness = Readiness(self.sockets, self.relay.sockets, "secret")
-        giver = Giver(directory, lambda: Estate([], []), lambda: None, lambda version: None)
+        giver = Giver(directory, lambda: Estate([], []), lambda: None, lambda version: None, lambda: None)
         self.admin = Admin(self.state, readiness, giver)
         address = free_address()
         await self.admin.start(open_admin_tcp(address), open_admin_unix(self.path))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from proxy.control.client import AdminClient, NotRunning
 from proxy.settings import load
@@ -35,6 +36,28 @@ class Running:
             return self._client.readiness() == []
         except NotRunning:
             return False
+
+    def alive(self) -> bool:
+        """Whether it answers; fails if it has ended."""
+        assert self._process.poll() is None, "sidestep ended"
+        try:
+            return bool(self._client.status())
+        except NotRunning:
+            return False
+
+    def node(self) -> dict[str, Any]:
+        """The `node` of its status."""
+        found: dict[str, Any] = self._client.status()["node"]
+        return found
+
+    @property
+    def pid(self) -> int:
+        """Of control."""
+        return self._process.pid
+
+    def ended(self) -> bool:
+        """Whether control has exited."""
+        return self._process.poll() is not None
 
     def terminate(self) -> int:
         """The exit status after SIGTERM."""

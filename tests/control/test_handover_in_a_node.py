@@ -1,0 +1,102 @@
+"""What the kernel has, and who looks after it, when a new run takes over, or fails to."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.control.eventually import eventually
+from tests.control.sidestep import command
+from tests.control.test_node_commands import CONFIG, ENDPOINTS, stay_lines
+from tests.node.network import Network, a_network, addresses, rules
+from tests.node.network import run as run_shell
+from tests.node.running import Running
+
+LEASES = "nft list set inet sidestep lease4"
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with a_network() as network:
+        yield network
+
+
+@pytest.fixture
+def first(network: Network, tmp_path: Path) -> Path:
+    (tmp_path / "endpoints.yaml").write_text(ENDPOINTS)
+    file = tmp_path / "sidestep.yaml"
+    file.write_text(CONFIG.format(endpoints=tmp_path / "endpoints.yaml", directory=tmp_path))
+    return file
+
+
+@pytest.fixture
+def second(first: Path, tmp_path: Path) -> Iterator[Path]:
+    """With an address more, and one that it can't have."""
+    file = tmp_path / "second.yaml"
+    text = first.read_text().replace('"127.0.0.1:53"', '"127.0.0.1:53", "169.254.20.11:53"')
+    file.write_text(text + "udp: [{name: s, listen: ['127.0.0.1:8125']}]\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 8125))
+        yield file
+
+
+async def test_after_a_successor_that_cannot_start_the_first_run_has_the_kernel_again(
+    first: Path, second: Path, tmp_path: Path
+) -> None:
+    with Running(first) as run:
+        await eventually(run.ready)
+        before = addresses()
+        assert (await command("run", "--config", str(second)))[0] == 2
+        await eventually(lambda: addresses() == before and not run.node()["taken_over"])
+        run_shell("nft flush chain inet sidestep prerouting")
+        await eventually(lambda: "notrack" in run_shell("nft list chain inet sidestep prerouting"))
+        (tmp_path / "endpoints.yaml").write_text(ENDPOINTS.replace("10.244.1.2", "10.244.1.3"))
+        await eventually(lambda: "dnat ip to 10.244.1.3" in rules())
+        assert (await command("drain", "--config", str(first)))[0] == 0
+        assert "elements" not in run_shell(LEASES)
+        _, planned, _ = await command("plan", "--config", str(first))
+        assert run.terminate() == 0
+    assert "10.96.0.10/32" not in addresses()
+    assert "169.254.20.10/32" in addresses()
+    assert "address 169.254.20.10" in stay_lines(planned)
+
+
+@pytest.fixture
+def other(first: Path, tmp_path: Path) -> Path:
+    """Of a run that knows nothing of the first one."""
+    file = tmp_path / "other.yaml"
+    text = first.read_text().replace("9253", "9254").replace("/sidestep/", "/other/")
+    file.write_text(re.sub(r"(?<!admin: {)listen: \[.*\]", 'listen: ["169.254.20.11:53"]', text))
+    return file
+
+
+async def test_a_run_whose_kernel_part_another_one_has_says_so_and_drains_nothing(first: Path, other: Path) -> None:
+    with Running(first) as run:
+        await eventually(run.ready)
+        with Running(other) as another:
+            await eventually(another.ready)
+            await eventually(lambda: run.node()["taken_over"])
+            code, out, _ = await command("status", "--config", str(first))
+            assert (code, "another run has the kernel's part" in out) == (1, True)
+            code, _, err = await command("drain", "--config", str(first))
+            assert (code, "another run has the kernel's part" in err) == (2, True)
+            assert not run.node()["draining"]
+
+
+async def test_a_successor_keeps_nothing_of_the_first_run(first: Path) -> None:
+    """Its journals are copied, and the copy takes no more memory than they do."""
+    with Running(first) as run:
+        await eventually(run.ready)
+        with Running(first) as successor:
+            await eventually(run.ended)
+            await eventually(successor.ready)
+            (journal,) = memory_files(successor.pid)
+            assert journal.st_blocks * 512 < journal.st_size / 16
+
+
+def memory_files(pid: int) -> list[os.stat_result]:
+    """The journals that a process has open."""
+    return [os.stat(path) for path in Path(f"/proc/{pid}/fd").iterdir() if "journal" in os.readlink(path)]
