@@ -16,11 +16,14 @@ def open_admin_tcp(address: str, *, beside: bool = False) -> socket.socket:
         raise CannotRun(why_not(error, address, "tcp", "admin.listen")) from error
 
 
-def open_admin_unix(path: Path, *, replace: bool = False) -> socket.socket:
-    """The listening Unix socket for verbs, for its owner only. `replace`: even if it answers. Raises CannotRun."""
+def open_admin_unix(path: Path, *, beside: bool = False) -> tuple[socket.socket, int]:
+    """The listening Unix socket for verbs, for its owner only, and its file's inode.
+
+    `beside`: another run has the path (see `open_unix`). Raises CannotRun.
+    """
     try:
-        sock = open_unix(path, socket.SOCK_STREAM, OWNER_ONLY, replace=replace)
+        sock, inode = open_unix(path, socket.SOCK_STREAM, OWNER_ONLY, beside=beside)
     except OSError as error:
         raise CannotRun(f"cannot make the admin socket {path}: {unix_advice(error, 'admin.socket')}") from error
     sock.listen()
-    return sock
+    return sock, inode

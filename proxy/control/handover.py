@@ -12,6 +12,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,7 +76,10 @@ class Estate:
 
 
 class Predecessor:
-    """The run that serves while this one starts; it leaves when told `taken`, and stays if this one dies before."""
+    """The run that serves while this one starts; it leaves when told `taken`, and stays if this one dies before.
+
+    Where it refused its ports are shared, and so long packets go to it, not to us.
+    """
 
     def __init__(self, sock: socket.socket, answer: Offer | Refusal, fds: list[int]) -> None:
         self._sock = sock
@@ -101,6 +105,12 @@ class Predecessor:
             send_message(self._sock, Taken())
         except OSError:
             pass  # it is gone already
+
+    async def gone(self) -> None:
+        """Until it has left, or is dead."""
+        self._sock.setblocking(False)
+        with suppress(OSError):
+            await asyncio.get_running_loop().sock_recv(self._sock, 1)
 
     def close(self) -> None:
         """Give back what nobody took, and the connection: a predecessor that was not told `taken` serves on."""
@@ -165,12 +175,13 @@ class Giver:
         self._leave = leave
         self._stay = stay
         self._channel: Channel | None = None
+        self._left = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def invite(self) -> str:
         """The path of a socket that one successor may connect to, within CONNECT_LIMIT. Raises OSError."""
         path = self._directory / f"handover-{secrets.token_hex(8)}.sock"
-        sock = open_unix(path, socket.SOCK_SEQPACKET, OWNER_ONLY)
+        sock, _ = open_unix(path, socket.SOCK_SEQPACKET, OWNER_ONLY)
         sock.listen(1)
         task = asyncio.get_running_loop().create_task(self._meet(sock, path))
         self._tasks.add(task)
@@ -178,7 +189,7 @@ class Giver:
         return str(path)
 
     def close(self) -> None:
-        """Invite nobody any more."""
+        """Invite nobody any more; a successor sees that this run has left."""
         for task in self._tasks:
             task.cancel()
         if self._channel is not None:
@@ -217,12 +228,13 @@ class Giver:
                 self._share()
                 self._channel.send(Refusal(__version__, reason))
             case Taken():
-                self._channel.close()
-                self._channel = None
+                self._left = True
                 self._leave(self._successor)
 
     def _hung_up(self) -> None:
         self._channel = None
+        if self._left:
+            return
         _log.warning("the successor went away before it had taken over; serving on")
         self._stay()
 

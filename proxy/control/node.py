@@ -94,13 +94,12 @@ class NodeKeeper:
         self._waiting_for = None
 
     async def settle(self) -> None:
-        """After the sockets of listeners that are no longer listed are closed: their addresses and rules go."""
+        """After the sockets of listeners that are no longer listed are closed, an earlier run's as well: their
+        addresses and rules go."""
         await self._try(self._kernel.settle)
 
     async def run(self) -> None:
         """Probe every listener each `node.probe`, look after table and addresses, until cancelled."""
-        # What an earlier run left and this one has no use for could serve until here.
-        await self.settle()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_leases())

@@ -35,7 +35,7 @@ from proxy.control.sockets import (
     split_address,
 )
 from proxy.control.state import State
-from proxy.control.unix_sockets import remove_unix
+from proxy.control.unix_sockets import remove_unix, take_place
 from proxy.control.workers import Workers
 from proxy.worker.privileges import Capability, keep_only
 
@@ -132,8 +132,9 @@ class Service:
         if "tcp" not in self._admin_sockets:
             self._admin_sockets["tcp"] = open_admin_tcp(admin.listen, beside=beside)
         if "unix" not in self._admin_sockets:
-            self._admin_sockets["unix"] = open_admin_unix(path, replace=beside)
-        self._inode = path.stat().st_ino
+            self._admin_sockets["unix"], self._inode = open_admin_unix(path, beside=beside)
+        else:
+            self._inode = path.stat().st_ino
 
     def _take_over(self, predecessor: Predecessor, admin_listen: str) -> None:
         """Its listening sockets are ours, too, from now on; what this configuration doesn't name is left to it."""
@@ -234,22 +235,27 @@ class Service:
                 await node.update(node_listeners(loaded, self._endpoints), loaded.settings.node)
             except CannotRun as error:
                 _log.error("the kernel's rules are not up to date: %s", error)
+                asyncio.get_running_loop().call_later(LOOK_EVERY, self._node_changed.set)
 
     def close(self) -> None:
-        if not self._owns_files:
+        beside = self._predecessor is not None and self._predecessor.refusal is not None
+        if not (self._owns_files or beside):
             self._relay_sockets.abandon()
         elif "unix" in self._admin_sockets:
             remove_unix(Path(self._admin.socket), self._inode)
         if self._predecessor is not None:
             self._predecessor.close()
-        for sock in self._admin_sockets.values():
-            sock.close()
-        self._dns_sockets.close()
-        self._relay_sockets.close()
+        self._close_sockets()
         for workers in self._workers:
             workers.close()
         if self._node is not None and self._owns_files:
             self._node.stop()
+
+    def _close_sockets(self) -> None:
+        for sock in self._admin_sockets.values():
+            sock.close()
+        self._dns_sockets.close()
+        self._relay_sockets.close()
 
     async def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 128 and the signal's number when there was no time for it."""
@@ -280,6 +286,8 @@ class Service:
             last = self._owns_files or self._shares_ports
             await asyncio.gather(*(workers.drain(last=last) for workers in self._workers))
             await asyncio.gather(*working)
+            if self._shares_ports:
+                self._close_sockets()
             for task in others:
                 task.cancel()
             self._giver.close()
@@ -320,14 +328,31 @@ class Service:
         for workers in self._workers:
             await workers.wait_ready()
         if self._predecessor is not None:
-            self._predecessor.taken()
-            self._predecessor.close()
-            self._predecessor = None
-            self._owns_files = True
+            self._take_place(self._predecessor)
         self._alone.set()
         await self._listening.wait()
         notify("READY=1")
         _log.info("ready%s", "".join(f"; try: {hint}" for hint in self._hints()))
+        if self._predecessor is not None:
+            await self._predecessor.gone()
+            self._predecessor.close()
+            self._predecessor = None
+            for sockets in (self._dns_sockets, self._relay_sockets):
+                sockets.spread()
+        if self._node is not None:
+            await self._settle(self._node)
+
+    def _take_place(self, predecessor: Predecessor) -> None:
+        """We serve: it may go, and its Unix sockets' paths are ours."""
+        predecessor.taken()
+        self._owns_files = True
+        if predecessor.refusal is not None:
+            self._relay_sockets.take_place()
+            take_place(Path(self._admin.socket))
+
+    async def _settle(self, node: NodeKeeper) -> None:
+        async with self._node_lock:
+            await node.settle()
 
     async def _come_in(self, node: NodeKeeper) -> None:
         """NodeLocal DNSCache serves where we shall: the kernel has the fallback already; we listen once it leaves."""

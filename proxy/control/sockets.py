@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from proxy.control.errors import CannotRun
 from proxy.control.owner import port_owner
-from proxy.control.unix_sockets import ANY_USER, open_unix, remove_unix, unix_advice
+from proxy.control.unix_sockets import ANY_USER, open_unix, remove_unix, take_place, unix_advice
 from proxy.worker.channel import Listener
 
 Transport = Literal["udp", "tcp", "unixgram"]
@@ -96,23 +96,30 @@ class ListenSockets:
             listening.inode = 0
 
     def share(self) -> None:
-        """Let another run bind to the same ports, and be given a part of what comes there (SO_REUSEPORT)."""
+        """Let another run bind to the same ports (SO_REUSEPORT). What comes there is ours until `send_elsewhere`."""
         for _, transport, sock in self.opened():
             if transport != "unixgram":
-                _share(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def send_elsewhere(self) -> None:
-        """From now on new packets and connections go to the run that has bound beside these sockets, if one has.
-
-        By default the kernel spreads them by their source over all of a port's sockets, in the order of their bind.
-        """
+        """From now on new packets and connections go to the run that has bound beside these sockets, if one has."""
         for listening in self._listening.values():
-            first_of_others = len(listening.sockets)
-            instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, first_of_others))
-            program = struct.pack("HP", 1, ctypes.addressof(instruction))  # struct sock_fprog
-            for _, sock in listening.sockets[:1]:  # it counts for all of the port's
+            for _, sock in listening.sockets[:1]:
                 with suppress(OSError):  # EINVAL: nobody has
-                    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+                    select(sock, len(listening.sockets))
+
+    def spread(self) -> None:
+        """The run beside us is gone: the kernel spreads what comes over all sockets of a port again."""
+        for _, _, sock in self.opened():
+            with suppress(OSError):  # ENOENT: it does so already
+                sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+
+    def take_place(self) -> None:
+        """The files of sockets that were opened `beside` another run's have their paths from now on."""
+        for address, transport in self._listening:
+            if transport == "unixgram":
+                with suppress(FileNotFoundError):
+                    take_place(_path(address))
 
     def opened(self) -> Iterator[tuple[str, Transport, socket.socket]]:
         """All that are open, with their addresses."""
@@ -123,8 +130,8 @@ class ListenSockets:
     def open(self, addresses: Sequence[str], workers: int, *, beside: bool = False) -> None:
         """Open what is listed and not open yet: a UDP socket per worker, of others one per address.
 
-        `beside`: another run has the same ports, and shares them. Raises CannotRun and opens nothing when one of them
-        cannot be had.
+        `beside`: another run has the same ports, shares them, and gets what comes until it sends it here. Raises
+        CannotRun and opens nothing when one of them cannot be had.
         """
         opened: list[tuple[tuple[str, Transport], int, socket.socket]] = []
         try:
@@ -177,24 +184,19 @@ class ListenSockets:
         if listening.transport == "tcp" and not have:
             yield open_tcp(address, beside=beside)
         elif listening.transport == "unixgram" and not have:
-            sock = open_unix(_path(address), socket.SOCK_DGRAM, ANY_USER, replace=beside)
-            listening.inode = _path(address).stat().st_ino
+            sock, listening.inode = open_unix(_path(address), socket.SOCK_DGRAM, ANY_USER, beside=beside)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             yield sock
         if listening.transport != "udp":
             return
         if wanted > 1:
             for _, sock in listening.sockets:
-                _share(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for position in range(have, wanted):
-            yield open_udp(address, self._buffer, first=position == 0 and not beside, alone=wanted == 1)
-
-
-def _share(sock: socket.socket) -> None:
-    """Others may bind to its port from now on, and the kernel spreads over all of them."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    with suppress(OSError):  # ENOENT, unless a run that is gone has sent everything to one of them
-        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+            sock = open_udp(address, self._buffer, first=position == 0 and not beside, alone=wanted == 1)
+            if beside:
+                select(sock, 0)
+            yield sock
 
 
 def open_udp(address: str, buffer: int = RECEIVE_BUFFER, *, first: bool, alone: bool) -> socket.socket:
@@ -229,10 +231,22 @@ def open_tcp(address: str, *, beside: bool = False) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(target)
         sock.listen(BACKLOG)
+        if beside:
+            select(sock, 0)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def select(sock: socket.socket, position: int) -> None:
+    """Of all sockets that share this one's port the kernel gives what comes to this one, in the order of their bind.
+
+    Otherwise it spreads by the source. Raises OSError.
+    """
+    instruction = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, position))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
 
 def split_address(address: str) -> tuple[str, int]:

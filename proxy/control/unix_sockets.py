@@ -9,35 +9,47 @@ ANY_USER = 0o666
 OWNER_ONLY = 0o600
 
 
-def open_unix(path: Path, kind: socket.SocketKind, mode: int, *, replace: bool = False) -> socket.socket:
-    """A bound, non-blocking socket; one that a dead run left behind is replaced. Raises OSError (see `unix_advice`).
+def open_unix(path: Path, kind: socket.SocketKind, mode: int, *, beside: bool = False) -> tuple[socket.socket, int]:
+    """A bound, non-blocking socket, and its file's inode; one that a dead run left behind is replaced.
 
-    Who may write to its file may use it: `mode` decides. With `replace` one that is in use is replaced, too.
+    Who may write to its file may use it: `mode` decides. With `beside` another run has the path: the file waits next
+    to it for `take_place`. Raises OSError (see `unix_advice`).
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if replace and path.is_socket():
-        path.unlink()
+    if beside:
+        path = _next_to(path)
     _remove_stale(path, kind)
     sock = socket.socket(socket.AF_UNIX, kind)
     old_mask = os.umask(0o777 & ~mode)
     try:
         sock.bind(str(path))
         sock.setblocking(False)
+        inode = path.stat().st_ino
     except BaseException:
         sock.close()
         raise
     finally:
         os.umask(old_mask)
-    return sock
+    return sock, inode
+
+
+def take_place(path: Path) -> None:
+    """What was opened `beside` another run's socket has the path from now on. Raises OSError."""
+    os.rename(_next_to(path), path)
 
 
 def remove_unix(path: Path, inode: int) -> None:
     """Remove the file, unless another process has put its own there."""
-    try:
-        if path.stat().st_ino == inode:
-            path.unlink()
-    except OSError:
-        pass  # gone already, or its directory is; the next start removes a stale one
+    for file in (path, _next_to(path)):
+        try:
+            if file.stat().st_ino == inode:
+                file.unlink()
+        except OSError:
+            pass  # gone already, or its directory is; the next start removes a stale one
+
+
+def _next_to(path: Path) -> Path:
+    return path.with_name(f"{path.name}.next")
 
 
 def unix_advice(error: OSError, setting: str) -> str:

@@ -46,7 +46,7 @@ class Served(Run):
         giver = Giver(directory, lambda: Estate([], []), lambda: None, lambda version: None, lambda: None)
         self.admin = Admin(self.state, readiness, giver)
         address = free_address()
-        await self.admin.start(open_admin_tcp(address), open_admin_unix(self.path))
+        await self.admin.start(open_admin_tcp(address), open_admin_unix(self.path)[0])
         self.http = aiohttp.ClientSession(f"http://{address}")
         self.unix = aiohttp.ClientSession("http://sidestep", connector=aiohttp.UnixConnector(str(self.path)))
 
@@ -200,10 +200,10 @@ async def test_a_socket_that_answers_is_not_taken_over(run: Served) -> None:
 
 def test_a_socket_that_a_dead_run_left_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
-    open_admin_unix(path).close()
+    open_admin_unix(path)[0].close()
     with pytest.raises(NotRunning, match="nobody listens"):
         AdminClient(path).status()
-    open_admin_unix(path).close()
+    open_admin_unix(path)[0].close()
 
 
 def test_without_a_socket_the_client_says_that_nothing_runs(tmp_path: Path) -> None:

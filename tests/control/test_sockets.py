@@ -198,20 +198,21 @@ def test_of_a_relay_only_udp_is_opened() -> None:
     sockets.close()
 
 
-def test_a_run_that_leaves_gives_its_share_of_a_port_to_the_one_beside_it_which_then_spreads_it(
-    sockets: ListenSockets,
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_shared_port_is_the_first_runs_until_it_sends_all_to_the_one_beside_it(
+    sockets: ListenSockets, workers: int
 ) -> None:
     address = free_address()
     beside = ListenSockets()
-    sockets.open([address], 2)
+    sockets.open([address], workers)
     sockets.share()
-    beside.open([address], 1, beside=True)
-    assert sum(_where_datagrams_of_other_sources_go(address, sockets)) > 0
+    beside.open([address], 3, beside=True)
+    assert sum(_where_datagrams_of_other_sources_go(address, sockets)) == SOURCES
     sockets.send_elsewhere()
-    assert _where_datagrams_of_other_sources_go(address, sockets) == [0, 0]
-    assert _where_datagrams_of_other_sources_go(address, beside) == [SOURCES]
+    assert _where_datagrams_of_other_sources_go(address, sockets) == [0] * workers
+    assert sum(_where_datagrams_of_other_sources_go(address, beside)) == SOURCES
     sockets.close()
-    beside.open([address], 4, beside=True)
+    beside.spread()
     assert all(_where_datagrams_of_other_sources_go(address, beside))
     beside.close()
 
