@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from proxy import __version__
 from proxy.control import metrics
@@ -21,6 +22,7 @@ from proxy.control.page import page
 from proxy.control.readiness import Readiness
 from proxy.control.records import records
 from proxy.control.state import State
+from proxy.control.unix_sockets import may_command
 from proxy.core.explanation import question
 
 EXPLAIN_LIMIT = 5.0
@@ -67,6 +69,7 @@ class Admin:
             ]
         )
         if verbs:
+            application.middlewares.append(_refuse_strangers)
             application.add_routes([web.post("/explain", self._explain)])
             application.add_routes([web.post("/explain-statsd", self._explain_statsd)])
             application.add_routes([web.post("/handover", self._hand_over)])
@@ -164,6 +167,15 @@ def _ours_to_mend(record: logging.LogRecord) -> bool:
 
 
 _log.addFilter(_ours_to_mend)
+
+
+@web.middleware
+async def _refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Also where somebody has made the socket's file writable for others."""
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is None or not may_command(sock):
+        return web.json_response({"error": "only root and the user that runs sidestep may ask here"}, status=403)
+    return await handler(request)
 
 
 async def _of_another(request: web.Request) -> web.Response | None:

@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import msgspec
 
 from proxy import __version__
 from proxy.control.client import AdminClient, NotRunning
-from proxy.control.unix_sockets import OWNER_ONLY, open_unix
+from proxy.control.unix_sockets import OWNER_ONLY, may_command, open_unix
 from proxy.worker.channel import Channel, receive_message, send_message
 
 FORMAT = 1
@@ -204,7 +203,7 @@ class Giver:
         finally:
             sock.close()
             os.unlink(path)
-        if not _may_take(connection):
+        if not may_command(connection):
             connection.close()
             return
         if self._channel is not None:
@@ -237,10 +236,3 @@ class Giver:
             return
         _log.warning("the successor went away before it had taken over; serving on")
         self._stay()
-
-
-def _may_take(connection: socket.socket) -> bool:
-    """Only who could as well signal this process: the same user, or root."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", credentials)
-    return user in (0, os.geteuid())

@@ -85,6 +85,7 @@ class NodeKeeper:
         try:
             await self._off_loop(self._kernel.set_up, listeners, node.lease)
         except NodeError as error:
+            self._failure = str(error)
             raise CannotRun(str(error)) from error
         self._listeners, self._node = tuple(listeners), node
 
@@ -175,6 +176,8 @@ class NodeKeeper:
         if self._draining or self._waiting_for:
             why = "draining" if self._draining else f"waiting for {self._waiting_for} to leave"
             return {name: why for name, lease in self._states().items() if lease != "none"}
+        if self._failure is not None:
+            return dict.fromkeys(self.leased(), f"the kernel's set-up: {self._failure}")
         return {
             name: f"no lease: {failure}"
             for name, (age, failure) in self._probes.answers().items()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.control.child import worker_user
+from proxy.control.claim import holder
 from proxy.control.configuration import load, read_settings
 from proxy.control.endpoints import SNAPSHOT_FILE, Endpoints
 from proxy.control.errors import CannotRun
@@ -71,6 +72,8 @@ def cleanup(path: Path | None) -> list[str]:
     admin = Path(settings.admin.socket)
     if _answers(admin):
         raise CannotRun(f"a sidestep runs here ({admin} answers) and would set it up again; stop it first")
+    if (other := holder()) is not None:
+        raise CannotRun(f"{other} runs here with another admin.socket and would set it up again; stop it first")
     with _told():
         removed = kernel.clean_up(_listeners(settings), settings.node.interface)
     return removed + [f"file {file}" for file in _remove_files(settings, admin)]

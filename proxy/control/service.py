@@ -14,6 +14,7 @@ from pathlib import Path
 from proxy import logs
 from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
 from proxy.control.child import WORKER_COMMAND
+from proxy.control.claim import Claim, holder
 from proxy.control.configuration import Configuration, Loaded, load
 from proxy.control.dns_workers import DnsWorkers
 from proxy.control.endpoints import Endpoints
@@ -85,6 +86,7 @@ class Service:
         self._secret = new_secret()
         node = configuration.now.settings.node
         self._node = NodeKeeper(node, self._secret) if node.manage else None
+        self._claim = Claim()
         self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret, self._node)
         self._node_changed = asyncio.Event()
         self._node_lock = asyncio.Lock()
@@ -115,6 +117,8 @@ class Service:
         self._endpoints.follow(now)
         self._predecessor = find_predecessor(path)
         if self._node is not None:
+            if self._predecessor is None:
+                self._claim_node()
             if self._predecessor is None or not self._predecessor.serves_dns:
                 self._waiting_for = in_the_way(now.listen)
             self._node.prepare(node_listeners(now, self._endpoints), self._waiting_for)
@@ -136,10 +140,17 @@ class Service:
         else:
             self._inode = path.stat().st_ino
 
+    def _claim_node(self) -> None:
+        if not self._claim.take() and (other := holder()) is not None:
+            raise CannotRun(
+                f"{other} has the kernel's part of this node; stop it, or give this one its admin.socket, "
+                "and it takes over from that one"
+            )
+
     def _take_over(self, predecessor: Predecessor, admin_listen: str) -> None:
         """Its listening sockets are ours, too, from now on; what this configuration doesn't name is left to it."""
         if predecessor.refusal is not None:
-            _log.warning("%s; sharing its ports instead, some datagrams may be lost", predecessor.refusal)
+            _log.warning("%s; sharing its ports instead, the cache begins empty", predecessor.refusal)
             return
         _log.info("taking over from sidestep %s", predecessor.version)
         for what, sock in predecessor.sockets:
@@ -250,6 +261,7 @@ class Service:
             workers.close()
         if self._node is not None and self._owns_files:
             self._node.stop()
+        self._claim.close()
 
     def _close_sockets(self) -> None:
         for sock in self._admin_sockets.values():
@@ -290,6 +302,8 @@ class Service:
                 self._close_sockets()
             for task in others:
                 task.cancel()
+            if not self._owns_files:
+                self._claim.close()
             self._giver.close()
             if not self._owns_files and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 # A container that ends is started anew, and would take everything back from its successor.
@@ -340,6 +354,7 @@ class Service:
             for sockets in (self._dns_sockets, self._relay_sockets):
                 sockets.spread()
         if self._node is not None:
+            self._claim.take()
             await self._settle(self._node)
 
     def _take_place(self, predecessor: Predecessor) -> None:

@@ -3,10 +3,13 @@
 import errno
 import os
 import socket
+import struct
 from pathlib import Path
 
 ANY_USER = 0o666
 OWNER_ONLY = 0o600
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred."""
 
 
 def open_unix(path: Path, kind: socket.SocketKind, mode: int, *, beside: bool = False) -> tuple[socket.socket, int]:
@@ -50,6 +53,19 @@ def remove_unix(path: Path, inode: int) -> None:
 
 def _next_to(path: Path) -> Path:
     return path.with_name(f"{path.name}.next")
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """The process at the other end (0 if it is in another container) and its user id."""
+    pid, user, _ = _CREDENTIALS.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return pid, user
+
+
+def may_command(connection: socket.socket) -> bool:
+    """Whether the other end may tell us what to do: only who could as well signal us, the same user or root."""
+    return peer(connection)[1] in (0, os.geteuid())
 
 
 def unix_advice(error: OSError, setting: str) -> str:

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,29 @@ async def test_the_client_of_the_commands_reads_status_and_explains(run: Served)
 async def test_a_socket_that_answers_is_not_taken_over(run: Served) -> None:
     with pytest.raises(CannotRun, match="another process answers there"):
         await asyncio.to_thread(open_admin_unix, run.path)
+
+
+STRANGER = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.sendall(b"POST /handover HTTP/1.0\\r\\n\\r\\n")
+    print(sock.makefile().read())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+async def test_another_user_is_refused_even_where_the_files_mode_lets_it_in(run: Served) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "admin.sock"
+        sock, _ = open_admin_unix(path)
+        os.chmod(directory, 0o711)
+        os.chmod(path, 0o666)
+        await run.admin.start(None, sock)
+        command = "/usr/bin/python3", "-c", STRANGER, str(path)
+        done = await asyncio.to_thread(subprocess.run, command, user=65534, capture_output=True, text=True)
+    assert "403 Forbidden" in done.stdout
+    assert "only root and the user that runs sidestep" in done.stdout
 
 
 def test_a_socket_that_a_dead_run_left_is_replaced(tmp_path: Path) -> None:

@@ -192,6 +192,26 @@ async def test_a_release_of_another_format_takes_over_and_nobody_notices(first: 
     assert (await second.status())["pid"] == second.process.pid
 
 
+async def test_a_release_of_another_format_that_never_serves_takes_nothing_away(
+    first: First, second: Successor
+) -> None:
+    without_workers = "from proxy.control import service; service.serve.__defaults__ = (('/bin/false',),)"
+    option, program = OTHER_FORMAT
+    await first.ask("www.example")
+    await second.start(ready=False, command=(sys.executable, option, f"{without_workers}; {program}"))
+    await second.said("exited with 1", times=2)
+    for _ in range(50):
+        assert (await first.ask("www.example")).answer
+    assert (await first.status())["pid"] == first.process.pid
+    assert first.socket.is_socket()
+    await second.stop()
+    await first.said("went away before it had taken over")
+    assert (await first.status())["pid"] == first.process.pid
+    first.process.send_signal(signal.SIGTERM)
+    assert await first.ended() == 0
+    assert not first.socket.is_socket()
+
+
 async def test_an_invitation_is_for_one_and_leaves_no_file(first: First) -> None:
     path = Path(await asyncio.to_thread(first.client.hand_over))
     assert os.stat(path).st_mode & 0o777 == 0o600

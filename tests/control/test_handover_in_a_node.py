@@ -73,17 +73,19 @@ def other(first: Path, tmp_path: Path) -> Path:
     return file
 
 
-async def test_a_run_whose_kernel_part_another_one_has_says_so_and_drains_nothing(first: Path, other: Path) -> None:
+async def test_a_run_that_knows_nothing_of_the_first_one_leaves_it_alone(first: Path, other: Path) -> None:
     with Running(first) as run:
         await eventually(run.ready)
-        with Running(other) as another:
-            await eventually(another.ready)
-            await eventually(lambda: run.node()["taken_over"])
-            code, out, _ = await command("status", "--config", str(first))
-            assert (code, "another run has the kernel's part" in out) == (1, True)
-            code, _, err = await command("drain", "--config", str(first))
-            assert (code, "another run has the kernel's part" in err) == (2, True)
-            assert not run.node()["draining"]
+        before = addresses()
+        for words in ("run", "cleanup"):
+            code, _, err = await command(words, "--config", str(other))
+            assert (code, f"a sidestep (pid {run.pid})" in err) == (2, True)
+        assert addresses() == before
+        assert run.ready()
+        assert (run.node()["taken_over"], run.node()["repairs"]) == (False, {"table": 0, "address": 0})
+        assert run.terminate() == 0
+    with Running(other) as another:
+        await eventually(another.ready)
 
 
 async def test_a_successor_keeps_nothing_of_the_first_run(first: Path) -> None:
