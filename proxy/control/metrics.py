@@ -256,7 +256,6 @@ class CorednsNames(Collector):
                 {"proxy_name": "forward", "to": ""},
                 _total(counters.UPSTREAM_FAILED, totals),
             ),
-            ("nodecache_setup_errors", "Errors of the kernel set-up.", {"errortype": ""}, 0),
             ("panics", "Workers replaced.", {}, sum(slot.restarts for _, slot in self._state.workers)),
         ):
             metric = CounterMetricFamily(f"coredns_{name}", help_text, labels=list(labels))

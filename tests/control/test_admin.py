@@ -138,7 +138,6 @@ async def test_coredns_names_are_there_only_when_asked_for(run: Served) -> None:
         "coredns_forward_max_concurrent_rejects_total",
         "coredns_proxy_request_duration_seconds_bucket",
         "coredns_proxy_healthcheck_failures_total",
-        "coredns_nodecache_setup_errors_total",
         "coredns_panics_total",
         "coredns_build_info",
     }
