@@ -1,4 +1,4 @@
-"""Gives the workers' shared counters their Prometheus names. Reads them, never writes, and asks no worker."""
+"""What a run knows of itself under Prometheus names, the workers' shared counters first. It asks no worker."""
 
 from collections.abc import Iterable, Iterator
 
@@ -101,9 +101,12 @@ class OwnNames(Collector):
     def _of_relays(self) -> Iterator[Metric]:
         relays = self._state.relay
         blocks = {relay.name: relays.ledger(relay.name) for relay in relays.relays}
+        # As it is counted, not as the status makes it up from the others: that sum falls for a moment while a line
+        # moves from folded to dropped, and a counter must not.
         received = CounterMetricFamily(
             "sidestep_relay_received",
-            "Lines (in datagram mode: datagrams) that arrived; received = forwarded + folded + dropped.",
+            "Lines (in datagram mode: datagrams) that arrived; received = forwarded + folded + dropped + those that "
+            "a worker has in hand.",
             labels=["relay"],
         )
         forwarded = CounterMetricFamily(
@@ -111,7 +114,7 @@ class OwnNames(Collector):
         )
         folded = GaugeMetricFamily(
             "sidestep_relay_folded",
-            "Lines that were folded and not evicted since; a gauge, because an evicted one moves to dropped.",
+            "Lines that were folded and not dropped since; a gauge, because one that is dropped moves there.",
             labels=["relay"],
         )
         dropped = CounterMetricFamily(
@@ -161,7 +164,7 @@ class OwnNames(Collector):
             )
             problems = CounterMetricFamily(
                 "sidestep_watch_problems",
-                "What the API server sent that makes no sense, by reason.",
+                "What went wrong while following the API server, by reason.",
                 labels=["reason"],
             )
             for reason, count in watch["problems"].items():
@@ -175,14 +178,13 @@ class OwnNames(Collector):
         held = GaugeMetricFamily(
             "sidestep_lease_held", "1 while the kernel sends the listener's packets here.", labels=["listener"]
         )
-        for listener, state in node["lease"].items():
-            if state != "none":
-                held.add_metric([listener], float(state == "held"))
         lost = CounterMetricFamily(
             "sidestep_lease_lost", "Times that a listener lost its lease.", labels=["listener"]
         )
-        for listener in node["lease"]:
-            lost.add_metric([listener], node["lost"].get(listener, 0))
+        for listener, state in node["lease"].items():
+            if state != "none":
+                held.add_metric([listener], float(state == "held"))
+                lost.add_metric([listener], node["lost"].get(listener, 0))
         repairs = CounterMetricFamily(
             "sidestep_node_repairs", "Times that somebody else's change was put right.", labels=["what"]
         )
@@ -252,7 +254,7 @@ class CorednsNames(Collector):
             ("forward_max_concurrent_rejects", "Too many in flight.", {}, _total(counters.OVERLOADED, totals)),
             (
                 "proxy_healthcheck_failures",
-                "Tries without an answer.",
+                "Tries that brought no usable answer.",
                 {"proxy_name": "forward", "to": ""},
                 _total(counters.UPSTREAM_FAILED, totals),
             ),

@@ -21,7 +21,7 @@ from proxy.worker.channel import UpstreamReport
 
 
 class State:
-    """A view of the parts of a run; holds nothing of its own but the last minutes' rates."""
+    """A view of the parts of a run; holds nothing of its own but when it began and the last minutes' rates."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class State:
 
     @property
     def workers(self) -> list[tuple[str, Slot]]:
-        """Every present worker with its role."""
+        """Every worker's place that is to be filled, with the role."""
         return [(workers.role, slot) for workers in (self.dns, self.relay) for slot in workers.active]
 
     def upstreams(self) -> list[UpstreamReport]:
@@ -96,7 +96,7 @@ class State:
         return relay_state.status(self.configuration.now.settings, self.relay, self.endpoints)
 
     def status(self) -> dict[str, Any]:
-        """`/status.json`: the contract of the design's section 10, and more beside it."""
+        """`/status.json`: programs rely on what it has, so it may only grow."""
         totals = self.totals()
         sources = by_label(counters.ANSWERED, totals, "source")
         rcodes = by_label(counters.ANSWERED, totals, "rcode")
