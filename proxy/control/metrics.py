@@ -258,7 +258,7 @@ class CorednsNames(Collector):
                 {"proxy_name": "forward", "to": ""},
                 _total(counters.UPSTREAM_FAILED, totals),
             ),
-            ("panics", "Workers replaced.", {}, sum(slot.restarts for _, slot in self._state.workers)),
+            ("panics", "Workers replaced.", {}, self._state.restarts),
         ):
             metric = CounterMetricFamily(f"coredns_{name}", help_text, labels=list(labels))
             metric.add_metric(list(labels.values()), count)

@@ -19,7 +19,7 @@ def status(settings: Settings, workers: RelayWorkers, endpoints: Endpoints) -> l
 
 
 def ledger_of(counts: list[int]) -> dict[str, Any]:
-    """A block as the contract has it; reasons that dropped nothing are left out.
+    """The block as `/status.json` has it; reasons that dropped nothing are left out.
 
     Lines that a worker has in hand at this moment count as received once they have ended somewhere.
     """

@@ -59,6 +59,11 @@ class State:
         """Every worker's place that is to be filled, with the role."""
         return [(workers.role, slot) for workers in (self.dns, self.relay) for slot in workers.active]
 
+    @property
+    def restarts(self) -> int:
+        """Workers replaced so far, also in places that a reload has done away with."""
+        return sum(slot.restarts for workers in (self.dns, self.relay) for slot in workers.slots)
+
     def upstreams(self) -> list[UpstreamReport]:
         """Every upstream that is configured, with what the workers say of it.
 

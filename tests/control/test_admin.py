@@ -28,7 +28,7 @@ from proxy.control.sockets import ListenSockets, relay_transports
 from proxy.control.state import State
 from proxy.core import counters
 from tests.control.eventually import eventually
-from tests.control.test_workers import FAKE_WORKER, Run, free_address
+from tests.control.test_workers import FAKE_WORKER, POLICY, Run, free_address
 
 
 class Served(Run):
@@ -124,6 +124,19 @@ async def test_metrics_count_what_workers_did_even_after_they_died(run: Served) 
     server = f"dns://{run.address}"
     response = frozenset({("server", server), ("zone", "."), ("rcode", "NOERROR")})
     assert found["coredns_dns_responses_total", response] == 5
+
+
+async def test_workers_that_were_replaced_still_count_when_a_reload_wants_fewer(run: Served) -> None:
+    run.sockets.open([run.address], 2)
+    run.workers.configure(POLICY, 2)
+    await run.workers.wait_ready()
+    child = run.workers.slots[1].child
+    assert child is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await eventually(lambda: run.workers.slots[1].restarts == 1)
+    run.workers.configure(POLICY, 1)
+    found = samples((await run.get("/metrics?names=coredns"))[1])
+    assert found["coredns_panics_total", frozenset()] == 1
 
 
 async def test_coredns_names_are_there_only_when_asked_for(run: Served) -> None:
