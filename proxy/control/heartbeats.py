@@ -8,6 +8,11 @@ START_LIMIT = 10.0
 _LATE = 0.5
 
 
+def too_old(age: float, *, reading: bool) -> bool:
+    """Whether a worker stands still whose loop last turned so many seconds ago; `reading`: it has been ready."""
+    return age > (HEARTBEAT_LIMIT if reading else START_LIMIT)
+
+
 class Heartbeats:
     """Call `tick` every TICK seconds, then `stands_still` for each worker; times are monotonic seconds."""
 
@@ -23,4 +28,4 @@ class Heartbeats:
     def stands_still(self, heartbeat: float, *, reading: bool) -> bool:
         """Whether a worker whose loop last turned at `heartbeat` is to be replaced."""
         since = max(heartbeat, self._judged_from)
-        return self._last_tick - since > (HEARTBEAT_LIMIT if reading else START_LIMIT)
+        return too_old(self._last_tick - since, reading=reading)

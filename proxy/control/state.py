@@ -9,7 +9,7 @@ from proxy.control import relay_state
 from proxy.control.configuration import Configuration
 from proxy.control.dns_workers import DnsWorkers
 from proxy.control.endpoints import Endpoints
-from proxy.control.heartbeats import HEARTBEAT_LIMIT
+from proxy.control.heartbeats import too_old
 from proxy.control.history import History
 from proxy.control.kernel_drops import kernel_drops_of
 from proxy.control.node import NodeKeeper
@@ -93,7 +93,7 @@ class State:
             if slot.child is None
             else f"worker {slot.name} stood still for {slot.heartbeat_age:.1f} s"
             for _, slot in self.workers
-            if slot.child is None or slot.heartbeat_age > HEARTBEAT_LIMIT
+            if slot.child is None or too_old(slot.heartbeat_age, reading=slot.ready)
         ]
 
     def relay_status(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from proxy.control.configuration import Configuration
 from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.handover import Estate, Giver
+from proxy.control.heartbeats import START_LIMIT
 from proxy.control.readiness import Readiness
 from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import ListenSockets, relay_transports
@@ -98,7 +100,15 @@ async def test_a_worker_that_stands_still_makes_it_neither_healthy_nor_ready(run
     assert (code, json.loads(text)["status"]) == (503, "unavailable")
 
 
-async def test_status_has_what_the_contract_names(run: Served) -> None:
+async def test_a_worker_that_still_starts_has_its_time_and_is_healthy(run: Served) -> None:
+    os.kill(run.pid, signal.SIGSTOP)
+    slot = run.workers.slots[0]
+    slot.ready = False
+    slot.counts[counters.HEARTBEAT] = time.monotonic_ns() - int((START_LIMIT - 5) * 1e9)
+    assert await run.get("/healthz") == (200, '{"status": "ok"}')
+
+
+async def test_status_has_what_programs_rely_on(run: Served) -> None:
     await eventually(lambda: run.workers.slots[0].report)
     status = await run.json("/status.json")
     assert status["workers"][0].items() >= {"role": "dns", "pid": run.pid, "restarts": 0}.items()
