@@ -85,7 +85,7 @@ class Forwarder:
         return Progress.WAITING
 
     def ask_once_more(self, lookup: Lookup, now: float) -> bool:
-        """Ask somebody who refused again (design: A is there, AAAA fails), unless nobody has a try left."""
+        """Ask somebody again who refused, as for an AAAA whose A is there; False if nobody has a try left."""
         if lookup.asked_once_more:
             return False
         lookup.asked_once_more = True

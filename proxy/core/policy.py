@@ -32,7 +32,7 @@ class DnsPolicy:
     timeout: float = 2.0
     serialize: bool = True
     hold: float = 0.25
-    """The longest that an AAAA waits for its A (design: bounded serialisation)."""
+    """The longest that an AAAA waits for its A."""
 
 
 @dataclass(frozen=True, slots=True)

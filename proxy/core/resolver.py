@@ -387,7 +387,7 @@ class Resolver:
             sections = _NOTHING if a_is_there else _FAILED
             ede = Ede.NETWORK_ERROR if lookup.network_failed else Ede.NO_REACHABLE_AUTHORITY
             self._reply_failure(lookup, sections, ede, now)
-        # Design 12: the next AAAA asks again; silence is remembered. What was truncated is never kept (RFC 2181 9).
+        # The next AAAA asks again; silence is remembered. What was truncated is never kept (RFC 2181 9).
         if not (a_is_there and lookup.refusing) and (stale is not None or lookup.truncated is None):
             self._remember_failure(question, stale, now)
         self._a_is_known(lookup, None, now)

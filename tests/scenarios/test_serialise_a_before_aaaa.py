@@ -1,4 +1,4 @@
-"""An AAAA waits for its A, at most 250 ms, and the two never tell different tales of a name (design 4 and 12)."""
+"""An AAAA waits for its A, at most 250 ms, and the two never tell different tales of a name."""
 
 import dns.message
 import pytest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.settings import Settings, SettingsError, parse
 from proxy.settings.reader import MOST_BYTES, MOST_PROBLEMS
-from tests.settings.texts import DESIGN, problem, problems, reason
+from tests.settings.texts import EXAMPLE, problem, problems, reason
 
 
 def test_it_reports_everything_at_once_in_the_order_of_lines():
@@ -240,8 +240,8 @@ def test_it_takes_an_upstream_on_another_port_or_address_of_this_machine():
 
 
 def test_it_takes_a_service_ip_that_it_listens_on_as_fallback_only_where_the_node_is_managed():
-    assert problems(DESIGN) == []
-    assert "fallback[0]" in problem(DESIGN.replace("manage: true", "manage: false"))
+    assert problems(EXAMPLE) == []
+    assert "fallback[0]" in problem(EXAMPLE.replace("manage: true", "manage: false"))
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ PATHS = st.sampled_from(
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(PATHS, VALUES), min_size=1, max_size=3))
 def test_it_raises_only_its_own_error_on_any_yaml_with_the_known_keys(changes):
-    content = yaml.safe_load(DESIGN)
+    content = yaml.safe_load(EXAMPLE)
     for path, value in changes:
         section = reduce(lambda at, name: at.get(name, {}) if isinstance(at, dict) else {}, path[:-1], content)
         if isinstance(section, dict):

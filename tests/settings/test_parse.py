@@ -8,7 +8,7 @@ from proxy.core.policy import DnsPolicy, RelayPolicy, Zone
 from proxy.settings import Settings, default_settings, parse
 from proxy.settings.kinds import Section
 from proxy.settings.sections import Dns, DnsZone, Fold, Node, ResolvConf, Serialize, ServiceUpstreams, Sessions
-from tests.settings.texts import DESIGN
+from tests.settings.texts import EXAMPLE
 
 KUBE_DNS = ServicePort("kube-system/kube-dns", "dns")
 
@@ -35,8 +35,8 @@ def test_it_turns_nothing_on_in_an_empty_file(text):
     assert not settings.node.manage
 
 
-def test_it_reads_the_designs_example():
-    settings = parse(DESIGN)
+def test_it_reads_every_section():
+    settings = parse(EXAMPLE)
     assert settings.dns is not None
     assert settings.dns.listen == ("169.254.20.10:53", "10.96.0.10:53")
     assert settings.dns.zones[0] == DnsZone(
@@ -53,8 +53,8 @@ def test_it_reads_the_designs_example():
     assert not settings.nothing_on
 
 
-def test_it_has_the_designs_values_as_its_defaults():
-    written = parse(DESIGN)
+def test_its_defaults_are_the_values_that_are_written_there():
+    written = parse(EXAMPLE)
     assert written.dns is not None
     assert (written.dns.cache, written.dns.timeout, written.dns.serialize) == (Dns().cache, 2, Serialize())
     assert written.workers == Settings().workers
@@ -62,8 +62,8 @@ def test_it_has_the_designs_values_as_its_defaults():
     assert written.node == Node()
 
 
-def test_it_takes_the_designs_example_whole():
-    settings = parse(DESIGN)
+def test_it_knows_which_services_are_named():
+    settings = parse(EXAMPLE)
     assert settings.wanted_ports == (KUBE_DNS, ServicePort("monitoring/statsd", "statsd"))
 
 
@@ -179,7 +179,7 @@ def test_it_takes_a_port_by_name_or_number():
 
 
 def test_it_reads_what_it_writes():
-    settings = parse(DESIGN)
+    settings = parse(EXAMPLE)
     written = Section(Settings).plain(settings)
     for relay in written["udp"]:
         del relay["sessions"]
@@ -229,7 +229,7 @@ def test_it_has_no_policy_while_dns_is_off():
 
 
 def test_it_asks_the_endpoints_of_a_service_and_then_its_own_address():
-    made = policy(parse(DESIGN), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.11:53"})
+    made = policy(parse(EXAMPLE), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.11:53"})
     fallback = ("10.96.0.11:53", "10.96.0.10:53")
     assert made.zones[0] == Zone("cluster.local", ("10.244.1.2:53",), fallback, service=True)
     assert not made.zones[1].service
@@ -237,13 +237,13 @@ def test_it_asks_the_endpoints_of_a_service_and_then_its_own_address():
 
 @pytest.mark.parametrize(("manage", "fallback"), [("true", ("10.96.0.10:53",)), ("false", ())])
 def test_it_asks_a_service_address_that_it_listens_on_only_if_the_kernel_sends_that_on(manage, fallback):
-    text = DESIGN.replace("manage: true", f"manage: {manage}").replace('fallback: ["10.96.0.10:53"]', "fallback: []")
+    text = EXAMPLE.replace("manage: true", f"manage: {manage}").replace('fallback: ["10.96.0.10:53"]', "fallback: []")
     made = policy(parse(text), endpoints={KUBE_DNS: ("10.244.1.2:53",)}, addresses={KUBE_DNS: "10.96.0.10:53"})
     assert made.zones[0].fallback == fallback
 
 
 def test_it_never_asks_what_a_listener_on_every_address_would_take():
-    text = DESIGN.replace('"10.96.0.10:53"]', '"0.0.0.0:53"]', 1).replace("192.0.2.", "198.51.100.")
+    text = EXAMPLE.replace('"10.96.0.10:53"]', '"0.0.0.0:53"]', 1).replace("192.0.2.", "198.51.100.")
     text = text.replace('fallback: ["10.96.0.10:53"]', "fallback: []")
     made = policy(parse(text), addresses={KUBE_DNS: "127.0.0.1:53"})
     assert made.zones[0].fallback == ()
@@ -255,7 +255,7 @@ def test_workers_share_out_the_cache() -> None:
 
 
 def test_relay_workers_get_the_endpoints_and_share_out_folds_and_sessions() -> None:
-    settings = parse(DESIGN.replace("relay: 1", "relay: 2").replace("age: 10m}", "age: 10m}\n    eject: 2s"))
+    settings = parse(EXAMPLE.replace("relay: 1", "relay: 2").replace("age: 10m}", "age: 10m}\n    eject: 2s"))
     (made,) = settings.relay_policies(
         lambda wanted: (f"192.0.2.1:{len(str(wanted.port))}",), lambda name: 7, "secret"
     )

@@ -10,7 +10,7 @@ import yaml
 
 from proxy.settings import Settings, SettingsError, default_settings, json_schema, parse
 from proxy.settings.kinds import Section
-from tests.settings.texts import DESIGN
+from tests.settings.texts import EXAMPLE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
@@ -62,12 +62,11 @@ def sections(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict
         yield from sections(below.get("items", {}), f"{path}{name}[].")
 
 
-@pytest.mark.parametrize("text", [DESIGN])
-def test_it_takes_the_designs_example(text):
-    assert list(violations(yaml.safe_load(text), json_schema())) == []
+def test_it_takes_every_section():
+    assert list(violations(yaml.safe_load(EXAMPLE), json_schema())) == []
 
 
-@pytest.mark.parametrize("settings", [default_settings(), parse(DESIGN)])
+@pytest.mark.parametrize("settings", [default_settings(), parse(EXAMPLE)])
 def test_it_takes_every_default(settings):
     assert list(violations(Section(Settings).plain(settings), json_schema())) == []
 

@@ -2,7 +2,7 @@
 
 from proxy.settings import SettingsError, parse
 
-DESIGN = """\
+EXAMPLE = """\
 dns:
   listen: ["169.254.20.10:53", "10.96.0.10:53"]
   zones:
@@ -28,7 +28,7 @@ node: {manage: true, interface: sidestep0, lease: 500ms, probe: 100ms}
 workers: {dns: 1, relay: 1}
 admin: {listen: "127.0.0.1:9253", socket: /run/sidestep/admin.sock}
 """
-"""Every section, as the design gives it."""
+"""Every section, with the defaults where there are any."""
 
 
 def problems(text: str) -> list[str]:
