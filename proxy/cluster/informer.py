@@ -32,8 +32,6 @@ class WatchStatus:
     """What went wrong so far, by reason."""
     last_problem: str | None
     """The last of them, with the object's name or the URL."""
-    missing: tuple[str, ...]
-    """Services that were listed and have no slice."""
     restarts: int
     """How often a request ended out of order."""
     saved_age: float | None
@@ -135,7 +133,6 @@ class Informer:
         failing = next((one for one in streams if one.error is not None), worst)
         heard = worst.contact if worst else None
         restored = [one.known.true_at for one in streams if not one.listed and one.known.true_at is not None]
-        with_slices = {f"{one.namespace}/{one.service}" for one in self.slices()}
         return WatchStatus(
             age_seconds=None if heard is None else max(self._now() - heard, 0.0),
             resource_version=worst.known.version if worst and worst.listed else None,
@@ -144,15 +141,6 @@ class Informer:
             error=failing.error if failing else None,
             problems=dict(self._troubles.counts),
             last_problem=self._troubles.last or None,
-            missing=tuple(
-                sorted(
-                    name
-                    for one in streams
-                    if one.listed
-                    for service in one.services
-                    if (name := f"{one.namespace}/{service}") not in with_slices
-                )
-            ),
             restarts=self._ended_restarts + sum(one.restarts for one in streams),
             saved_age=max(self._wall() - min(restored), 0.0) if restored else None,
             event_delay=max((one.event_delay for one in streams if one.event_delay is not None), default=None),

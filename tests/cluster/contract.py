@@ -64,11 +64,11 @@ class WatchContract:
             assert follower.addresses() == {"10.1.0.2"}
             await follower.synced()
 
-    async def test_it_names_services_without_slices(self, api_server: ApiServer) -> None:
-        await api_server.put(endpoint_slice("statsd", []))
+    async def test_services_without_slices_keep_nobody_waiting(self, api_server: ApiServer) -> None:
+        await api_server.put(endpoint_slice("statsd", ["10.1.0.1"]))
         async with following(api_server.access, STATSD, "monitoring/typo", "nowhere/at-all") as follower:
             await follower.synced()
-            assert follower.informer.status().missing == ("monitoring/typo", "nowhere/at-all")
+            assert follower.addresses() == {"10.1.0.1"}
 
     async def test_it_lists_anew_when_its_version_was_compacted(self, api_server: ApiServer) -> None:
         await api_server.put(endpoint_slice("statsd-a", ["10.1.0.1"]))

@@ -38,7 +38,6 @@ async def test_before_it_runs_nothing_is_known_and_its_status_says_so() -> None:
     status = informer.status()
     assert informer.slices() == ()
     assert (status.age_seconds, status.resource_version, status.synced) == (None, None, False)
-    assert status.missing == ()
     assert status.state == "not started"
 
 
@@ -57,7 +56,6 @@ async def test_it_is_synced_when_every_namespace_was_listed(server: FakeApiServe
         await follower.until(lambda: len(follower.informer.status().problems) > 0)
         assert not follower.informer.synced
         await follower.synced()
-        assert follower.informer.status().missing == ("kube-system/kube-dns",)
 
 
 async def test_the_age_is_that_of_the_stream_that_was_heard_of_least(server: FakeApiServer) -> None:
