@@ -85,11 +85,6 @@ class Spread(Generic[Target]):
             self._give(slot, target, best)
         return target
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether new endpoints have not been compared with the owners of all slots yet."""
-        return bool(self._added)
-
     def settle(self) -> None:
         """Compare some more slots with new endpoints; cheap when there is nothing to do."""
         if not self._added:
