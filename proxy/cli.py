@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from proxy.control.client import AdminClient
     from proxy.control.text import Table
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 FOUND_SOMETHING = 1
 CANNOT_RUN = 2
 
 # Whether it can be read is found by who reads it, with advice.
 _FILE = click.Path(path_type=Path, readable=False)
 
-_config = click.option(
-    "--config",
-    type=_FILE,
-    metavar="FILE",
-    help="Configuration file; without one the defaults serve.",
-)
+
+def _config_option(help_text: str) -> Callable[[_F], _F]:
+    return click.option("--config", type=_FILE, metavar="FILE", help=help_text)
+
+
+_config = _config_option("Configuration file; without one the defaults apply.")
+_config_of_no_use = _config_option("Accepted, as by every command, and not read.")
 _output = click.option(
     "-o",
     "--output",
@@ -90,7 +93,7 @@ def run(config: Path | None, log_format: str | None) -> None:
 
 @main.command("check-config")
 @click.argument("file", type=_FILE, required=False)
-@_config
+@_config_option("The same as FILE.")
 def check_config(file: Path | None, config: Path | None) -> None:
     """Say what is wrong with FILE, one line an error: FILE:LINE:COLUMN: KEY: reason."""
     from proxy.settings import SettingsError, SettingsUnreadable, load
@@ -98,6 +101,8 @@ def check_config(file: Path | None, config: Path | None) -> None:
     path = file or config
     if path is None:
         raise click.UsageError("name the file to check")
+    if file is not None and config is not None:
+        raise click.UsageError("name one file, as FILE or with --config")
     try:
         load(path)
     except SettingsError as error:
@@ -109,7 +114,7 @@ def check_config(file: Path | None, config: Path | None) -> None:
 
 
 @main.command()
-@_config
+@_config_of_no_use
 def schema(config: Path | None) -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from proxy.settings import json_schema
@@ -176,7 +181,7 @@ def top(config: Path | None, output: str, count: int | None) -> None:
 def explain(config: Path | None, output: str, name: str | None, qtype: str, statsd: str | None) -> None:
     """Ask NAME through the running proxy and print each step."""
     if (name is None) == (statsd is None):
-        raise click.UsageError("name what to ask for, or give a line with --statsd")
+        raise click.UsageError("give either NAME or --statsd LINE")
     client = _client(config)
     answer = client.explain_statsd(statsd) if statsd is not None else client.explain(str(name), qtype.upper())
     if output == "json":
@@ -341,7 +346,7 @@ def cleanup(config: Path | None, output: str) -> None:
 
 
 @main.command()
-@_config
+@_config_of_no_use
 @_output
 def version(config: Path | None, output: str) -> None:
     """Print the version."""

@@ -85,6 +85,21 @@ async def test_check_config_of_a_file_that_cannot_be_read_is_2(tmp_path: Path) -
     assert (await command("check-config"))[0] == 2
 
 
+async def test_check_config_of_two_files_is_2(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    file.write_text("dns: {}\n")
+    code, out, err = await command("check-config", str(file), "--config", str(other))
+    assert (code, out) == (2, "")
+    assert "name one file, as FILE or with --config" in err
+
+
+@pytest.mark.parametrize("words", [(), ("www.example", "--statsd", "a:1|c")])
+async def test_explain_takes_either_a_name_or_a_line(words: tuple[str, ...]) -> None:
+    code, out, err = await command("explain", *words)
+    assert (code, out) == (2, "")
+    assert "give either NAME or --statsd LINE" in err
+
+
 async def test_run_with_a_file_that_cannot_be_read_is_2(tmp_path: Path) -> None:
     code, _, err = await command("run", "--config", str(tmp_path / "none.yaml"))
     assert code == 2
