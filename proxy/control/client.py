@@ -1,4 +1,4 @@
-"""Asks a running sidestep over its admin socket; what the commands `status`, `top` and `explain` stand on."""
+"""Asks a running sidestep over its admin socket: for the commands that need one, and for the run that succeeds it."""
 
 import http.client
 import json

@@ -1,7 +1,7 @@
 """An answer's records as text, for people. The only place where dnslib reads a message.
 
-dnslib rejects or mangles legal messages (labels with bytes above 0x7f, empty RDATA, looping pointers raise
-RecursionError), so it never decides anything: what it can't read is shown as hex.
+dnslib refuses legal messages (labels with bytes above 0x7f, empty RDATA), so it never decides anything: what it can't
+read is shown as hex.
 """
 
 from dnslib import DNSRecord
