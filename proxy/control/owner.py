@@ -4,13 +4,13 @@ Only tells people; another user's processes stay unknown without root.
 """
 
 import os
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from proxy.node.proc_sockets import bound_sockets
+
 PROC = Path("/proc")
-_TCP_LISTEN = "0A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Owner:
 
 def port_owner(host: str, port: int, transport: str) -> Owner | None:
     """The process whose socket is in the way of binding this address, or None if there is none (any more)."""
-    inodes = _inodes_in_the_way(ip_address(host.partition("%")[0]), port, transport)
+    wanted = ip_address(host.partition("%")[0])
+    inodes = {one.inode for one in bound_sockets(transport) if one.port == port and _collides(wanted, one.ip)}
     if not inodes:
         return None
     pid = _holder(inodes)
@@ -40,36 +41,11 @@ def port_owner(host: str, port: int, transport: str) -> Owner | None:
         return Owner(None, None)
 
 
-def _inodes_in_the_way(host: IPv4Address | IPv6Address, port: int, transport: str) -> set[str]:
-    inodes = set()
-    for table in (transport, f"{transport}6"):
-        try:
-            lines = (PROC / "net" / table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            address, _, bound_port = fields[1].partition(":")
-            if int(bound_port, 16) != port or (transport == "tcp" and fields[3] != _TCP_LISTEN):
-                continue
-            if _collides(host, _kernel_address(address)):
-                inodes.add(fields[9])
-    return inodes
-
-
 def _collides(wanted: IPv4Address | IPv6Address, bound: IPv4Address | IPv6Address) -> bool:
     # An IPv6 wildcard also holds IPv4 unless it is IPV6_V6ONLY, which /proc/net does not tell.
     if bound == wanted or (bound.is_unspecified and bound.version >= wanted.version):
         return True
     return wanted.is_unspecified and wanted.version == bound.version
-
-
-def _kernel_address(text: str) -> IPv4Address | IPv6Address:
-    """/proc/net prints addresses as 32-bit words in host byte order."""
-    words = (int(text[start : start + 8], 16) for start in range(0, len(text), 8))
-    packed = b"".join(socket.htonl(word).to_bytes(4, "big") for word in words)
-    address = ip_address(packed)
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _holder(inodes: set[str]) -> int | None:
