@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from proxy.control.errors import CannotRun
 from proxy.control.owner import port_owner
-from proxy.control.sockets import dns_transports, split_address
+from proxy.control.sockets import dns_transports, host_and_port
 from proxy.node import nodelocal
 from proxy.node.nft import NodeError
 
@@ -24,7 +24,7 @@ def in_the_way(addresses: Iterable[str]) -> str | None:
     taken = []
     process = ""
     for address in addresses:
-        host, port = split_address(address)
+        host, port = host_and_port(address)
         for transport in dns_transports(address):
             owner = port_owner(host, port, transport)
             if owner is not None and (owner.name == PROGRAM or host in its):

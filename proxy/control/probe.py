@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncio_dgram
 
-from proxy.control.sockets import Transport, split_address
+from proxy.control.sockets import Transport, host_and_port
 
 PROBE_LIMIT = 1.0
 QUESTION = bytes.fromhex("0100 0001 0000 0000 0000 09 6c6f63616c686f7374 00 0001 0001")
@@ -42,7 +42,7 @@ async def probe_relay(address: str, secret: bytes) -> str | None:
 
 async def _ask(address: str, ask: Callable[[str, int, bytes], Awaitable[bytes]], query: bytes) -> bytes | str:
     """The reply, or the reason why there is none. A wildcard is asked on loopback."""
-    host, port = split_address(address)
+    host, port = host_and_port(address)
     try:
         async with asyncio.timeout(PROBE_LIMIT):
             return await ask(loopback_for(host), port, query)

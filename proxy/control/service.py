@@ -31,9 +31,9 @@ from proxy.control.relay_workers import RelayWorkers
 from proxy.control.sockets import (
     RELAY_RECEIVE_BUFFER,
     ListenSockets,
+    host_and_port,
     raise_descriptor_limit,
     relay_transports,
-    split_address,
 )
 from proxy.control.state import State
 from proxy.control.unix_sockets import remove_unix, take_place
@@ -403,11 +403,11 @@ class Service:
 
     def _hints(self) -> Iterator[str]:
         for address in self._dns_sockets.addresses[:1]:
-            host, port = split_address(address)
+            host, port = host_and_port(address)
             yield f"dig @{loopback_for(host)} -p {port} kubernetes.io"
         for address, transport in self._relay_sockets.listeners[:1]:
             if transport == "udp":
-                host, port = split_address(address)
+                host, port = host_and_port(address)
                 yield f"printf 'tries:1|c' > /dev/udp/{loopback_for(host)}/{port}; sidestep status"
 
     def _say_what_serves(self) -> None:

@@ -249,7 +249,7 @@ def select(sock: socket.socket, position: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
 
-def split_address(address: str) -> tuple[str, int]:
+def host_and_port(address: str) -> tuple[str, int]:
     """`192.0.2.1:53` or `[2001:db8::1]:53` as host and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
@@ -275,7 +275,7 @@ def why_not(error: OSError, address: str, transport: Transport, setting: str) ->
     """What is in the way of a socket on `address`, and what to do about it."""
     if transport == "unixgram":
         return f"cannot listen on {address}: {unix_advice(error, setting)}"
-    host, port = split_address(address)
+    host, port = host_and_port(address)
     host, _, scope = host.partition("%")
     what = f"cannot listen on {address}/{transport}"
     if scope and isinstance(error, socket.gaierror):
@@ -311,7 +311,7 @@ def _path(address: str) -> Path:
 
 
 def _numeric(address: str, kind: socket.SocketKind) -> tuple[socket.socket, tuple[Any, ...]]:
-    host, port = split_address(address)
+    host, port = host_and_port(address)
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     family, _, _, _, target = socket.getaddrinfo(host, port, type=kind, flags=flags)[0]
     sock = socket.socket(family, kind)
