@@ -18,6 +18,7 @@ from proxy.control.configuration import Loaded
 from proxy.core.endpoint_choice import endpoints_of, must_apply, place_zone, service_address, usable
 from proxy.core.endpoints import Endpoint, Place, Service, ServicePort, Slice
 from proxy.settings import own_listener
+from proxy.settings.units import UNIX
 
 if TYPE_CHECKING:
     from proxy.cluster.informer import Informer
@@ -212,7 +213,7 @@ class Endpoints:
     def _is_loop(self, address: str) -> bool:
         """What we sent there would come back to us."""
         listeners = [*self._loaded.listen, *self._loaded.relay_listen]
-        loop = own_listener(address, [listener for listener in listeners if not listener.startswith("unix:")])
+        loop = own_listener(address, [listener for listener in listeners if not listener.startswith(UNIX)])
         if loop is not None:
             self._looping.add(address)
         return loop is not None

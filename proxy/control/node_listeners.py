@@ -7,7 +7,7 @@ from proxy.control.endpoints import Endpoints
 from proxy.node.table import NodeListener
 from proxy.settings import own_listener, wanted_by
 from proxy.settings.sections import DnsZone, ServiceUpstreams
-from proxy.settings.units import split_address
+from proxy.settings.units import UNIX, split_address
 
 
 def node_listeners(loaded: Loaded, endpoints: Endpoints) -> list[NodeListener]:
@@ -26,7 +26,7 @@ def node_listeners(loaded: Loaded, endpoints: Endpoints) -> list[NodeListener]:
         listeners += [
             NodeListener(address, "udp", _is_service(address, loaded, endpoints), targets, relay=True)
             for address in relay.listen
-            if not address.startswith("unix:")
+            if not address.startswith(UNIX)
         ]
     return listeners
 

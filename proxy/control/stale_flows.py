@@ -24,6 +24,7 @@ from proxy.node import conntrack
 from proxy.node.udp_sockets import bound_addresses
 from proxy.settings import Settings, own_listener, wanted_by
 from proxy.settings.sections import ServiceUpstreams
+from proxy.settings.units import UNIX
 
 Network = IPv4Network | IPv6Network
 T = TypeVar("T")
@@ -221,7 +222,7 @@ def _readable(act: Callable[[], T]) -> T:
 
 def _plain(address: str) -> str | None:
     """As conntrack has it; None for what isn't one address."""
-    if address.startswith("unix:"):
+    if address.startswith(UNIX):
         return None
     host, _, port = address.rpartition(":")
     ip = ip_address(host.strip("[]").partition("%")[0])

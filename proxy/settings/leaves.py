@@ -194,8 +194,8 @@ class Address(Leaf):
                 f"found {node.value}, which YAML reads as a number in base 60; allowed is {self._allowed}"
             )
         text = _text(node, self._allowed)
-        if self.unix and text.startswith("unix:"):
-            return f"unix:{_socket_path(text.removeprefix('unix:'))}"
+        if self.unix and text.startswith(units.UNIX):
+            return f"{units.UNIX}{_socket_path(text.removeprefix(units.UNIX))}"
         address = units.parse_address(text, self.default_port)
         if not self.listening and units.split_address(address)[0].is_unspecified:
             raise ValueError(f"found {units.shown(text)}; allowed is the address of a server, this stands for any")
@@ -208,7 +208,7 @@ class Address(Leaf):
     def schema(self) -> Schema:
         port = "" if self.default_port is None else "?"
         alone = "" if self.default_port is None else r"|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[^%]+)?"
-        unix = r"|unix:/.+" if self.unix else ""
+        unix = rf"|{units.UNIX}/.+" if self.unix else ""
         return {"type": "string", "pattern": rf"^([0-9.]+(:[0-9]+){port}|\[[^\]]+\](:[0-9]+){port}{alone}{unix})$"}
 
 

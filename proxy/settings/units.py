@@ -12,6 +12,9 @@ SIZE_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,6})?(B|KiB|MiB|GiB)$"
 PORT_NAME_PATTERN = r"^(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
+UNIX = "unix:"
+"""Before the path of a datagram socket that stands where an address may."""
+
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)")
 _LABEL = re.compile(r"[A-Za-z0-9_/-]{1,63}")
 _OTHER_UNITS = {
