@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from proxy.control.text import kernel_drops
+from proxy.control.text import kernel_drops, milliseconds, percent
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent) }
@@ -18,19 +18,51 @@ td { font-variant-numeric: tabular-nums } code { font-size: .95em }
 svg { width: 100%; height: 4rem } svg + p { margin-top: 0; opacity: .6 }
 .up { color: light-dark(#176f2c, #5fd37a) } .down { color: light-dark(#b3261e, #ff8a80) }
 """
+_MORE = (
+    '<p>More: <a href="/status.json">status.json</a> · <a href="/metrics">metrics</a> · '
+    '<a href="/readyz">readyz</a> · <code>sidestep status</code></p>'
+)
 
 
 def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[float]) -> str:
-    """The whole document; `not_ready` has a reason by listener, `rates` the last answers per second."""
-    dns, config = status["dns"], status["config"]
-    questions, cache, relays = dns["questions"], dns["cache"], status["udp"]
-    verdict = _mark("ready", good=True) if not not_ready else _mark("not ready", good=False)
+    """The whole document.
+
+    `not_ready` has a reason by listener, and under `endpoints` why none are known; `rates` has the answers per
+    second, the newest last.
+    """
+    parts = (
+        _heading(status, ready=not not_ready),
+        _figures(status),
+        _curve(rates),
+        *_notices(status, not_ready.get("endpoints")),
+        _listeners(status["listeners"], not_ready),
+        *(_relay(relay) for relay in status["udp"]),
+        _upstreams(status["dns"]["upstreams"]),
+        _workers(status["workers"]),
+        _answers(status["dns"]["questions"]["rcodes"]),
+        _MORE,
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sidestep</title>'
+        '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _heading(status: dict[str, Any], *, ready: bool) -> str:
+    verdict = _mark("ready" if ready else "not ready", good=ready)
+    run = f"{escape(status['version'])}, up {_duration(status['uptime_seconds'])}"
+    return f"<h1>Sidestep {verdict} <small>{run}</small></h1>"
+
+
+def _figures(status: dict[str, Any]) -> str:
+    """The numbers to see at a glance; `dropped` is all that went nowhere, by the kernel or by us."""
+    questions, cache, relays = status["dns"]["questions"], status["dns"]["cache"], status["udp"]
     lost = sum(questions["dropped"].values()) + sum(kernel_drops(status).values())
     lost += sum(sum(relay["ledger"]["dropped"].values()) for relay in relays)
-    heading = f"{escape(status['version'])}, up {_duration(status['uptime_seconds'])}"
     figures = {
         "questions": f"{sum(questions['received'].values()):,}",
-        "answered from cache": "-" if cache["hit_ratio"] is None else f"{cache['hit_ratio']:.1%}",
+        "answered from cache": percent(cache["hit_ratio"]),
         "in flight": f"{questions['in_flight']:,}",
         "dropped": f"{lost:,}",
         "cache entries": f"{cache['entries']:,}",
@@ -38,37 +70,71 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
         "lines received": f"{sum(relay['ledger']['received'] for relay in relays):,}",
         "folded": f"{sum(relay['ledger']['folded'] for relay in relays):,}",
     }
-    parts = [
-        f"<h1>Sidestep {verdict} <small>{heading}</small></h1>",
-        '<div class="figures">',
-        *(f"<div><b>{value}</b>{name}</div>" for name, value in figures.items()),
-        "</div>",
-        _curve(rates),
-    ]
-    if config["error"]:
-        parts.append(
+    shown = (f"<div><b>{value}</b>{name}</div>" for name, value in figures.items())
+    return f'<div class="figures">{"".join(shown)}</div>'
+
+
+def _notices(status: dict[str, Any], no_endpoints: str | None) -> Iterator[str]:
+    """What no table has."""
+    if error := status["config"]["error"]:
+        yield (
             f"<p>{_mark('The configuration file is wrong', good=False)}; an older one serves. "
-            f"<code>{escape(config['error'])}</code></p>"
+            f"<code>{escape(error)}</code></p>"
         )
-    parts += [f"<p>{escape(note)}</p>" for note in status["watch"]["notes"]]
-    parts += _table(
+    if no_endpoints is not None:
+        yield f"<p>{_mark('No endpoints are known', good=False)}: {escape(no_endpoints)}</p>"
+    for note in status["watch"]["notes"]:
+        yield f"<p>{escape(note)}</p>"
+
+
+def _listeners(listeners: Sequence[dict[str, Any]], not_ready: dict[str, str]) -> str:
+    def state(address: str, transport: str) -> str:
+        if transport == "unixgram":
+            return "is read"
+        failure = not_ready.get(f"{address}/{transport}")
+        return _mark("answers" if failure is None else failure, good=failure is None)
+
+    return _table(
         "Listeners",
         ("address", "over", "state"),
         [
-            (
-                _code(listener["address"]),
-                transport,
-                _listener(not_ready.get(f"{listener['address']}/{transport}"))
-                if transport != "unixgram"
-                else "is read",
-            )
-            for listener in status["listeners"]
+            (_code(listener["address"]), transport, state(listener["address"], transport))
+            for listener in listeners
             for transport in listener["transports"]
         ],
     )
-    for relay in relays:
-        parts += _relay(relay)
-    parts += _table(
+
+
+def _relay(relay: dict[str, Any]) -> str:
+    """What a relay did with its lines, to whom, and what it holds back: there a developer sees what was sent."""
+    counts, name = relay["ledger"], escape(relay["name"])
+    fates = [(fate, f"{counts[fate]:,}") for fate in ("received", "forwarded", "folded")]
+    fates += [(f"dropped: {escape(reason)}", f"{count:,}") for reason, count in counts["dropped"].items()]
+    tables = (
+        _table(f"Relay {name}: lines", ("what became of them", "count"), fates),
+        _table(
+            f"Relay {name}: endpoints",
+            ("address", "state"),
+            [
+                (_code(endpoint["address"]), _mark(endpoint["state"], good=endpoint["state"] in ("ready", "serving")))
+                for endpoint in relay["endpoints"]
+            ],
+        ),
+        _table(
+            f"Relay {name}: folded until there is an endpoint",
+            ("name", "value", "as", "lines"),
+            [
+                (_code(value["name"]), _code(value["value"]), _code(value["suffix"]), f"{value['lines']:,}")
+                for value in reversed(relay["fold"]["values"])
+            ],
+        ),
+        _table(f"Relay {name}: the last malformed lines", ("line",), [(_code(line),) for line in relay["malformed"]]),
+    )
+    return "".join(tables)
+
+
+def _upstreams(upstreams: Sequence[dict[str, Any]]) -> str:
+    return _table(
         "Upstreams",
         ("zone", "address", "state", "round trip"),
         [
@@ -76,12 +142,15 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
                 _code(upstream["zone"]),
                 _code(upstream["address"]),
                 _mark(upstream["state"], good=upstream["state"] == "up"),
-                "-" if upstream["rtt_ms"] is None else f"{upstream['rtt_ms']:.1f} ms",
+                milliseconds(upstream["rtt_ms"]),
             )
-            for upstream in dns["upstreams"]
+            for upstream in upstreams
         ],
     )
-    parts += _table(
+
+
+def _workers(workers: Sequence[dict[str, Any]]) -> str:
+    return _table(
         "Workers",
         ("role", "pid", "restarts", "state"),
         [
@@ -91,48 +160,13 @@ def page(status: dict[str, Any], not_ready: dict[str, str], rates: Sequence[floa
                 str(worker["restarts"]),
                 _mark("reads" if worker["ready"] else "starts", good=worker["ready"]),
             )
-            for worker in status["workers"]
+            for worker in workers
         ],
-    )
-    parts += _table(
-        "Answers", ("rcode", "count"), [(name, f"{count:,}") for name, count in questions["rcodes"].items()]
-    )
-    parts.append(
-        '<p>More: <a href="/status.json">status.json</a> · <a href="/metrics">metrics</a> · '
-        '<a href="/readyz">readyz</a> · <code>sidestep status</code></p>'
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sidestep</title>'
-        '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
 
 
-def _relay(relay: dict[str, Any]) -> Iterator[str]:
-    """What a relay did with its lines, to whom, and what it holds back: there a developer sees what was sent."""
-    counts, name = relay["ledger"], escape(relay["name"])
-    fates = [(fate, f"{counts[fate]:,}") for fate in ("received", "forwarded", "folded")]
-    fates += [(f"dropped: {escape(reason)}", f"{count:,}") for reason, count in counts["dropped"].items()]
-    yield from _table(f"Relay {name}: lines", ("what became of them", "count"), fates)
-    yield from _table(
-        f"Relay {name}: endpoints",
-        ("address", "state"),
-        [
-            (_code(endpoint["address"]), _mark(endpoint["state"], good=endpoint["state"] in ("ready", "serving")))
-            for endpoint in relay["endpoints"]
-        ],
-    )
-    yield from _table(
-        f"Relay {name}: folded until there is an endpoint",
-        ("name", "value", "as", "lines"),
-        [
-            (_code(value["name"]), _code(value["value"]), _code(value["suffix"]), f"{value['lines']:,}")
-            for value in reversed(relay["fold"]["values"])
-        ],
-    )
-    yield from _table(
-        f"Relay {name}: the last malformed lines", ("line",), [(_code(line),) for line in relay["malformed"]]
-    )
+def _answers(rcodes: dict[str, int]) -> str:
+    return _table("Answers", ("rcode", "count"), [(name, f"{count:,}") for name, count in rcodes.items()])
 
 
 def _curve(rates: Sequence[float]) -> str:
@@ -150,19 +184,13 @@ def _curve(rates: Sequence[float]) -> str:
     )
 
 
-def _table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Cells are HTML already."""
+def _table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Empty without rows. Title and cells are HTML already."""
     if not rows:
-        return []
-    return [
-        f"<h2>{title}</h2><table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>",
-        *(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows),
-        "</table>",
-    ]
-
-
-def _listener(failure: str | None) -> str:
-    return _mark("answers", good=True) if failure is None else _mark(failure, good=False)
+        return ""
+    heads = "".join(f"<th>{name}</th>" for name in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<h2>{title}</h2><table><tr>{heads}</tr>{lines}</table>"
 
 
 def _mark(text: str, *, good: bool) -> str:

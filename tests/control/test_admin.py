@@ -201,6 +201,11 @@ async def test_the_page_shows_the_state_and_fetches_nothing(run: Served) -> None
     assert "<svg" not in text  # nothing to draw yet
 
 
+async def test_the_page_says_why_no_endpoints_are_known(run: Served) -> None:
+    run.endpoints.unknown = lambda: "nothing heard yet from the <server>"
+    assert "nothing heard yet from the &lt;server&gt;" in (await run.get("/"))[1]
+
+
 async def test_the_page_draws_the_last_minutes(run: Served) -> None:
     for second, answered in enumerate((0, 100, 300)):
         run.state.history.sample(second, answered)
