@@ -171,7 +171,9 @@ def findings(status: dict[str, Any], not_ready: Sequence[str]) -> list[str]:
         found.append(f"the kernel's set-up: {node['error']}")
     watch = status["watch"]
     if watch.get("error"):
-        found.append(f"endpoints are those of {watch['age_seconds'] or 0:.0f} s ago: {watch['error']}")
+        age = watch["age_seconds"]
+        known = "no endpoints are known" if age is None else f"endpoints are those of {age:.0f} s ago"
+        found.append(f"{known}: {watch['error']}")
     return [*found, *watch["notes"]]
 
 
