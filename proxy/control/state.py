@@ -126,7 +126,7 @@ class State:
                 "cache": {
                     "entries": self.level(counters.CACHE_ENTRIES),
                     "bytes": self.level(counters.CACHE_BYTES),
-                    "hit_ratio": hit_ratio(sources),
+                    "hit_ratio": counters.hit_ratio(sources),
                 },
                 "upstreams": [
                     {
@@ -175,10 +175,3 @@ def by_label(family: counters.Family, totals: list[int], label: str) -> dict[str
     for values, count in family.samples(totals):
         sums[values[position]] += count
     return sums
-
-
-def hit_ratio(sources: dict[str, int]) -> float | None:
-    """The share of answers from the cache, of those that an upstream would have had to give; None before any."""
-    hits = sources["cache"] + sources["stale"]
-    total = hits + sources["upstream"]
-    return round(hits / total, 4) if total else None

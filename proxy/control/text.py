@@ -1,16 +1,18 @@
-"""What people read: a status as sections and tables, in colour on a terminal and as plain columns elsewhere."""
+"""What people read of a status: tables, what somebody should look at, and rates between two of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.core.counters import hit_ratio
+
 MOST_VALUES = 20
-"""Folded values that a terminal shows; `-o json` has more."""
+"""Folded values that a table shows; `-o json` has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table of text."""
+    """A titled table of text; each row has as many cells as `head`."""
 
     title: str
     head: tuple[str, ...]
@@ -187,16 +189,19 @@ def untracked_advice(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What happened per second between two statuses; `p99_ms` is an upper bound (histogram buckets)."""
+    """What happened per second between two statuses."""
 
     questions: float
     answers: float
     hit_ratio: float | None
+    """Of the answers between the two; None if there were none."""
     upstream_asked: float
     servfail: float
     nxdomain: float
     p99_ms: float | None
+    """The bound of the histogram's bucket that it is in; the last one stands for more, too."""
     in_flight: int
+    """In the later one."""
     lines: float
     """Of all relays; in datagram mode a datagram is one."""
     forwarded: float
@@ -213,12 +218,10 @@ def rates(before: dict[str, Any], after: dict[str, Any]) -> Rates:
 
     before_by_source = old["questions"]["sources"]
     sources = {name: count - before_by_source[name] for name, count in new["questions"]["sources"].items()}
-    hits = sources["cache"] + sources["stale"]
-    asked = hits + sources["upstream"]
     return Rates(
         per_second("questions", "received"),
         per_second("questions", "answered"),
-        hits / asked if asked > 0 else None,
+        hit_ratio(sources),
         per_second("upstream", "asked"),
         per_second("questions", "rcodes", "SERVFAIL"),
         per_second("questions", "rcodes", "NXDOMAIN"),

@@ -4,7 +4,7 @@ A worker adds to plain integers in memory that it shares with control; control a
 renders them. The memory outlives the worker, so every counter stays monotonic over a restart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Protocol
 
@@ -164,3 +164,13 @@ def answered_slot(proto: str, source: str, qtype: int, rcode: int) -> int:
     """The slot that counts an answer of this kind."""
     type_name = _TYPE_NAMES.get(qtype, "other")
     return ANSWERED.slot(proto, source, type_name, RCODES[rcode] if rcode < 6 else "other")
+
+
+def hit_ratio(sources: Mapping[str, int]) -> float | None:
+    """The share of answers from the cache, of those that an upstream would have had to give; None before any.
+
+    `sources` has the answers by SOURCES.
+    """
+    hits = sources["cache"] + sources["stale"]
+    total = hits + sources["upstream"]
+    return round(hits / total, 4) if total > 0 else None
