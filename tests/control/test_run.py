@@ -209,8 +209,7 @@ async def test_tcp_clients_leave_descriptors_for_questions_upstream(sidestep: Si
             clients[-1].bind((f"127.0.1.{number}", 0))
             await asyncio.get_running_loop().run_in_executor(None, clients[-1].connect, host_and_port(sidestep))
             clients[-1].sendall(b"\0")  # half a length: not idle
-        while not await metric(sidestep, 'sidestep_dns_tcp_clients_refused_total{cap="total"}'):
-            pass  # until it has all that it takes
+        await eventually(lambda: metric(sidestep, 'sidestep_dns_tcp_clients_refused_total{cap="total"}'))
         assert (await sidestep.ask("www.example")).answer
     finally:
         for client in clients:
