@@ -20,6 +20,7 @@ from proxy.node import plan as plans
 from proxy.node.nft import NodeError
 from proxy.node.table import NodeListener
 from proxy.settings import Settings
+from proxy.settings.units import UNIX
 
 
 class Planned:
@@ -84,14 +85,14 @@ def _listeners(settings: Settings) -> list[NodeListener]:
     zones = settings.dns.zones if settings.dns else ()
     services = {address for zone in zones for address in zone.fallback}
     listen = settings.dns.listen if settings.dns else ()
-    relays = [address for relay in settings.udp for address in relay.listen if not address.startswith("unix:")]
+    relays = [address for relay in settings.udp for address in relay.listen if not address.startswith(UNIX)]
     return [NodeListener(address, "udp", address in services) for address in (*listen, *relays)]
 
 
 def _remove_files(settings: Settings, admin: Path) -> Iterator[Path]:
     directory = admin.parent
     left = [directory / SNAPSHOT_FILE, directory / f".{SNAPSHOT_FILE}.new"]
-    relays = (Path(one[5:]) for relay in settings.udp for one in relay.listen if one.startswith("unix:"))
+    relays = (Path(one.removeprefix(UNIX)) for relay in settings.udp for one in relay.listen if one.startswith(UNIX))
     left += [path for path in (admin, *directory.glob("handover-*.sock"), *relays) if path.is_socket()]
     for file in left:
         try:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from proxy.control.errors import CannotRun
 from proxy.control.owner import port_owner
 from proxy.control.unix_sockets import ANY_USER, open_unix, remove_unix, take_place, unix_advice
+from proxy.settings.units import UNIX
 from proxy.worker.channel import Listener
 
 Transport = Literal["udp", "tcp", "unixgram"]
@@ -29,7 +30,6 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 RELAY_RECEIVE_BUFFER = 16 * 1024 * 1024
 """The same at 64,000 datagrams a second (kubernetes#139628): 0.6 s. It takes memory only while it fills."""
 BACKLOG = 1024
-UNIX = "unix:"
 FEWEST_DESCRIPTORS = 256
 """What a worker with a few clients and some questions in flight has open."""
 _SO_RCVBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 33, 51, 68
