@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 from typing import Protocol as Interface
 
@@ -25,7 +24,6 @@ _ANSWER_BYTES = 65536
 _PATIENCE = 30.0
 _NETLINK_NETFILTER = 12
 _INTERRUPTED = (errno.EINTR, errno.ENOBUFS, errno.EAGAIN)
-_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 T = TypeVar("T")
 
@@ -115,14 +113,6 @@ def delete(flows: Iterable[Flow], connect: Callable[[], NetlinkSocket] = open_ne
             if failed not in (0, errno.ENOENT):
                 raise _explained(failed)
             yield not failed
-
-
-def entry_count() -> int | None:
-    """How many entries of any protocol the table has; None where the kernel doesn't say."""
-    try:
-        return int(_COUNT.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _requests(addresses: Sequence[str] | None) -> Iterator[tuple[int, str | None]]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from ipaddress import ip_address
+from pathlib import Path
 
 from proxy.node import conntrack_wire as wire
 
@@ -35,6 +36,11 @@ def create(flows: Iterable[tuple[str, str, str]], timeout: int = 600) -> None:
                 batch.clear()
         if batch:
             _send(netlink, batch)
+
+
+def count() -> int:
+    """How many entries of any protocol the table has."""
+    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
 
 
 def _send(netlink: socket.socket, batch: list[bytes]) -> None:
