@@ -7,20 +7,17 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from proxy import logs
-from proxy.control.admin_sockets import open_admin_tcp, open_admin_unix
 from proxy.control.child import WORKER_COMMAND
-from proxy.control.claim import Claim, holder
 from proxy.control.configuration import Configuration, Loaded, load
 from proxy.control.dns_workers import DnsWorkers
 from proxy.control.endpoints import Endpoints
 from proxy.control.errors import CannotRun
 from proxy.control.files import LOOK_EVERY, WatchedFiles
-from proxy.control.handover import Estate, Giver, Handed, Predecessor, find_predecessor
+from proxy.control.handover import Estate, Giver
 from proxy.control.node import NodeKeeper
 from proxy.control.node_listeners import node_listeners
 from proxy.control.nodelocal import in_the_way
@@ -36,7 +33,7 @@ from proxy.control.sockets import (
     relay_transports,
 )
 from proxy.control.state import State
-from proxy.control.unix_sockets import remove_unix, take_place
+from proxy.control.succession import Succession
 from proxy.control.workers import Workers
 from proxy.worker.privileges import Capability, keep_only
 
@@ -86,20 +83,14 @@ class Service:
         self._secret = new_secret()
         node = configuration.now.settings.node
         self._node = NodeKeeper(node, self._secret) if node.manage else None
-        self._claim = Claim()
         self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret, self._node)
         self._node_changed = asyncio.Event()
         self._node_lock = asyncio.Lock()
         self._state = State(configuration, self._dns, self._relay, self._endpoints, self._node)
-        self._admin_sockets: dict[str, socket.socket] = {}
-        self._predecessor: Predecessor | None = None
+        self._succession = Succession(configuration.now.settings.admin, self._dns_sockets, self._relay_sockets)
         self._waiting_for: str | None = None
         self._listening = asyncio.Event()
         """The sockets are open: not while NodeLocal DNSCache has their addresses."""
-        self._owns_files = True
-        """Of its Unix sockets: not before a predecessor has left them to us, nor once a successor has them."""
-        self._shares_ports = False
-        """With a successor that could not take the sockets themselves; nobody else reads ours."""
         self._files = WatchedFiles()
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -112,83 +103,30 @@ class Service:
         """Open every socket, or take those of the run that serves here already. Raises CannotRun."""
         now = self._configuration.now
         self._files.watch(now.files)
-        self._admin = admin = now.settings.admin
-        path = Path(admin.socket)
         self._endpoints.follow(now)
-        self._predecessor = find_predecessor(path)
+        self._succession.find_predecessor()
+        predecessor = self._succession.predecessor
         if self._node is not None:
-            if self._predecessor is None:
-                self._claim_node()
-            if self._predecessor is None or not self._predecessor.serves_dns:
+            if predecessor is None:
+                self._succession.claim_node()
+            if predecessor is None or not predecessor.serves_dns:
                 self._waiting_for = in_the_way(now.listen)
             self._node.prepare(node_listeners(now, self._endpoints), self._waiting_for)
-        if self._predecessor is not None:
-            self._owns_files = False
-            self._take_over(self._predecessor, admin.listen)
-        beside = self._predecessor is not None and self._predecessor.refusal is not None
+        self._succession.take_over()
         if self._waiting_for is None:
-            self._open(now, beside=beside)
+            self._open(now, beside=self._succession.beside)
             self._close_others(now)
             self._listening.set()
-        if self._predecessor is not None:
-            self._dns.inherit(self._predecessor.journals)
-            self._predecessor.forget_journals()
-        if "tcp" not in self._admin_sockets:
-            self._admin_sockets["tcp"] = open_admin_tcp(admin.listen, beside=beside)
-        if "unix" not in self._admin_sockets:
-            self._admin_sockets["unix"], self._inode = open_admin_unix(path, beside=beside)
-        else:
-            self._inode = path.stat().st_ino
-
-    def _claim_node(self) -> None:
-        if not self._claim.take() and (other := holder()) is not None:
-            raise CannotRun(
-                f"{other} has the kernel's part of this node; stop it, or give this one its admin.socket, "
-                "and it takes over from that one"
-            )
-
-    def _take_over(self, predecessor: Predecessor, admin_listen: str) -> None:
-        """Its listening sockets are ours, too, from now on; what this configuration doesn't name is left to it."""
-        if predecessor.refusal is not None:
-            _log.warning("%s; sharing its ports instead, the cache begins empty", predecessor.refusal)
-            return
-        _log.info("taking over from sidestep %s", predecessor.version)
-        for what, sock in predecessor.sockets:
-            match what:
-                case Handed(of="dns", transport="udp" | "tcp" as transport):
-                    self._dns_sockets.adopt(what.address, transport, sock)
-                case Handed(of="relay", transport="udp" | "unixgram" as transport):
-                    self._relay_sockets.adopt(what.address, transport, sock)
-                case Handed(of="admin", transport="unix"):
-                    self._admin_sockets["unix"] = sock
-                case Handed(of="admin", transport="tcp") if what.address == admin_listen:
-                    self._admin_sockets["tcp"] = sock
-                case _:
-                    sock.close()
-        predecessor.sockets = []
+        if predecessor is not None:
+            self._dns.inherit(predecessor.journals)
+            predecessor.forget_journals()
+        self._succession.open_admin()
 
     def _estate(self) -> Estate:
-        admin = self._admin
-        sockets = [
-            *((Handed("dns", address, how), sock) for address, how, sock in self._dns_sockets.opened()),
-            *((Handed("relay", address, how), sock) for address, how, sock in self._relay_sockets.opened()),
-            (Handed("admin", admin.listen, "tcp"), self._admin_sockets["tcp"]),
-            (Handed("admin", admin.socket, "unix"), self._admin_sockets["unix"]),
-        ]
-        return Estate(sockets, self._dns.journals)
-
-    def _share_ports(self) -> None:
-        self._shares_ports = True
-        for sockets in (self._dns_sockets, self._relay_sockets):
-            sockets.share()
-        self._admin_sockets["tcp"].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return self._succession.estate(self._dns.journals)
 
     def _leave(self, successor: str) -> None:
-        _log.info("sidestep %s has taken over: draining", successor)
-        self._owns_files = False
-        if self._shares_ports:
-            for sockets in (self._dns_sockets, self._relay_sockets):
-                sockets.send_elsewhere()
+        self._succession.leave(successor)
         self._stopping.set()
 
     def _stay(self) -> None:
@@ -249,25 +187,12 @@ class Service:
                 asyncio.get_running_loop().call_later(LOOK_EVERY, self._node_changed.set)
 
     def close(self) -> None:
-        beside = self._predecessor is not None and self._predecessor.refusal is not None
-        if not (self._owns_files or beside):
-            self._relay_sockets.abandon()
-        elif "unix" in self._admin_sockets:
-            remove_unix(Path(self._admin.socket), self._inode)
-        if self._predecessor is not None:
-            self._predecessor.close()
-        self._close_sockets()
+        self._succession.close()
         for workers in self._workers:
             workers.close()
-        if self._node is not None and self._owns_files:
+        if self._node is not None and self._succession.is_ours:
             self._node.stop()
-        self._claim.close()
-
-    def _close_sockets(self) -> None:
-        for sock in self._admin_sockets.values():
-            sock.close()
-        self._dns_sockets.close()
-        self._relay_sockets.close()
+        self._succession.close_claim()
 
     async def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 128 and the signal's number when there was no time for it."""
@@ -276,9 +201,9 @@ class Service:
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         self._give_out()
-        directory = Path(self._admin.socket).parent
-        self._giver = Giver(directory, self._estate, self._share_ports, self._leave, self._stay)
-        if self._predecessor is None:
+        directory = Path(self._configuration.now.settings.admin.socket).parent
+        self._giver = Giver(directory, self._estate, self._succession.share_ports, self._leave, self._stay)
+        if self._succession.predecessor is None:
             self._alone.set()
         async with asyncio.TaskGroup() as group:
             working = [group.create_task(workers.run()) for workers in self._workers]
@@ -293,19 +218,16 @@ class Service:
             await self._stopping.wait()
             notify("STOPPING=1")
             serving.cancel()
-            if self._node is not None and self._owns_files:
+            if self._node is not None and self._succession.is_ours:
                 await self._node.drop()
-            last = self._owns_files or self._shares_ports
+            last = self._succession.nobody_else_reads
             await asyncio.gather(*(workers.drain(last=last) for workers in self._workers))
             await asyncio.gather(*working)
-            if self._shares_ports:
-                self._close_sockets()
             for task in others:
                 task.cancel()
-            if not self._owns_files:
-                self._claim.close()
+            self._succession.let_go()
             self._giver.close()
-            if not self._owns_files and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            if not self._succession.is_ours and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 # A container that ends is started anew, and would take everything back from its successor.
                 _log.info("nothing left to do; waiting to be stopped")
                 await self._signalled.wait()
@@ -330,7 +252,7 @@ class Service:
 
         admin = Admin(self._state, self._readiness, self._giver)
         await self._alone.wait()
-        await admin.start(self._admin_sockets["tcp"], self._admin_sockets["unix"])
+        await admin.start(self._succession.admin_sockets["tcp"], self._succession.admin_sockets["unix"])
         try:
             await asyncio.Event().wait()
         finally:
@@ -341,33 +263,16 @@ class Service:
             self._say_what_serves()
         for workers in self._workers:
             await workers.wait_ready()
-        if self._predecessor is not None:
-            self._take_place(self._predecessor)
+        self._succession.take_place()
         self._alone.set()
         await self._listening.wait()
         notify("READY=1")
         _log.info("ready%s", "".join(f"; try: {hint}" for hint in self._hints()))
-        if self._predecessor is not None:
-            await self._predecessor.gone()
-            self._predecessor.close()
-            self._predecessor = None
-            for sockets in (self._dns_sockets, self._relay_sockets):
-                sockets.spread()
+        await self._succession.outlive()
         if self._node is not None:
-            self._claim.take()
-            await self._settle(self._node)
-
-    def _take_place(self, predecessor: Predecessor) -> None:
-        """We serve: it may go, and its Unix sockets' paths are ours."""
-        predecessor.taken()
-        self._owns_files = True
-        if predecessor.refusal is not None:
-            self._relay_sockets.take_place()
-            take_place(Path(self._admin.socket))
-
-    async def _settle(self, node: NodeKeeper) -> None:
-        async with self._node_lock:
-            await node.settle()
+            self._succession.keep_claim()
+            async with self._node_lock:
+                await self._node.settle()
 
     async def _come_in(self, node: NodeKeeper) -> None:
         """NodeLocal DNSCache serves where we shall: the kernel has the fallback already; we listen once it leaves."""

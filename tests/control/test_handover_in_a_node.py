@@ -4,6 +4,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,4 +102,9 @@ async def test_a_successor_keeps_nothing_of_the_first_run(first: Path) -> None:
 
 def memory_files(pid: int) -> list[os.stat_result]:
     """The journals that a process has open."""
-    return [os.stat(path) for path in Path(f"/proc/{pid}/fd").iterdir() if "journal" in os.readlink(path)]
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if "journal" in os.readlink(path):
+                found.append(os.stat(path))
+    return found
