@@ -1,4 +1,4 @@
-"""Addresses of this machine over rtnetlink, and the dummy link that holds those of listeners. It blocks.
+"""Addresses of this machine over rtnetlink, and the link that holds those of listeners. It blocks.
 
 What it adds carries a mark, so that a later run knows it again; what does not, it never removes.
 """
@@ -17,6 +17,8 @@ from proxy.node.plan import Address
 
 PROTO = 83
 """IFA_PROTO of our addresses; kernels before 5.18 forget it, and then only the link tells."""
+KIND = "dummy"
+"""IFLA_INFO_KIND of a link that we make; not every kernel has it."""
 ALIAS = "sidestep"
 """IFLA_IFALIAS of a link that we made."""
 _IFF_UP = 0x1
@@ -48,7 +50,7 @@ def usable_interface(name: str) -> str:
     with _netlink(f"look for the interface {name}") as route:
         if route.link_lookup(ifname=name):
             return name
-        return name if _dummy_exists(route) else "lo"
+        return name if _can_be_made(route) else "lo"
 
 
 def add(ip: str, interface: str) -> None:
@@ -113,11 +115,11 @@ def _is_ours(link: Any) -> bool:
     return bool(link.get_attr("IFLA_IFALIAS") == ALIAS)
 
 
-def _dummy_exists(route: Any) -> bool:
+def _can_be_made(route: Any) -> bool:
     """Whether the kernel can make such a link: it makes one and takes it away."""
     name = f"sstep{os.getpid() % 10**8}"
     try:
-        route.link("add", ifname=name, kind="dummy")
+        route.link("add", ifname=name, kind=KIND)
     except NetlinkError as error:
         if error.code == errno.EOPNOTSUPP:
             return False
@@ -130,7 +132,7 @@ def _dummy_exists(route: Any) -> bool:
 def _index(route: Any, interface: str) -> int:
     found = route.link_lookup(ifname=interface)
     if not found:
-        route.link("add", ifname=interface, kind="dummy")
+        route.link("add", ifname=interface, kind=KIND)
         found = route.link_lookup(ifname=interface)
         route.link("set", index=found[0], IFLA_IFALIAS=ALIAS)
     route.link("set", index=found[0], state="up")

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.control.errors import CannotRun
 from proxy.control.node import NodeKeeper
+from proxy.node import addresses as node_addresses
 from proxy.node.table import NodeListener
 from proxy.settings.sections import Node
 from tests.control.eventually import eventually
@@ -16,6 +17,7 @@ from tests.node.network import (
     COREDNS,
     COREDNS6,
     COREDNS_TOO,
+    KINDS,
     LINK_LOCAL,
     LINK_LOCAL6,
     SERVICE,
@@ -314,7 +316,7 @@ async def test_flows_from_before_the_table_fail_over_as_well(network: Network) -
 
 
 @pytest.mark.parametrize(
-    "damage", ["nft flush ruleset", "nft delete table inet sidestep", "ip addr del 169.254.20.10/32 dev lo"]
+    "damage", ["nft flush ruleset", "nft delete table inet sidestep", "ip addr del 169.254.20.10/32 dev {interface}"]
 )
 async def test_damage_is_repaired_and_counted(network: Network, damage: str) -> None:
     node = keeper(check=0.05)
@@ -324,7 +326,7 @@ async def test_damage_is_repaired_and_counted(network: Network, damage: str) -> 
     async with running(node):
         await eventually(held(node))
         assert client.ask(5) == "sidestep"
-        run(damage)
+        run(damage.format(interface=node.status()["interface"]))
         await eventually(lambda: sum(node.status()["repairs"].values()))
         await answers(client, "sidestep")
         stop(listener)
@@ -376,7 +378,11 @@ async def test_a_drain_that_clients_do_not_follow_says_which_listener_they_still
     node.stop()
 
 
-async def test_a_stop_leaves_pods_with_their_resolver(network: Network) -> None:
+@pytest.mark.parametrize("interface", KINDS)
+async def test_a_stop_leaves_pods_with_their_resolver(
+    network: Network, interface: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_addresses, "KIND", KINDS[interface])
     node = keeper()
     node.prepare([*DNS, NodeListener(SERVICE, "udp", service=True)])
     listener = network.answering("sidestep", LINK_LOCAL, LINK_LOCAL6, SERVICE)
@@ -384,6 +390,7 @@ async def test_a_stop_leaves_pods_with_their_resolver(network: Network) -> None:
     async with running(node):
         await eventually(held(node))
         assert known.ask(5) == "sidestep"
+        assert node.status()["interface"] == interface
         await node.drop()
         assert known.ask(5) == "coredns"
     listener.kill()

@@ -23,6 +23,8 @@ from proxy.lab.namespaces import Namespace, Run
 LINK_LOCAL, SERVICE, LINK_LOCAL6 = "169.254.20.10:53", "10.96.0.10:53", "[fd00:169::10]:53"
 COREDNS, COREDNS6 = "10.244.1.2:53", "[fd00:244::2]:53"
 COREDNS_TOO = "10.244.1.3:53"
+KINDS = {"lo": "nothing", "sidestep0": "bridge"}
+"""What holds addresses, and a kind of link for which it does: one that no kernel has, and one that each has."""
 
 _ANSWERING = Path(__file__).with_name("answering.py")
 

@@ -17,6 +17,7 @@ from proxy.node.table import NodeListener
 from tests.node.network import (
     COREDNS,
     COREDNS6,
+    KINDS,
     LINK_LOCAL,
     LINK_LOCAL6,
     SERVICE,
@@ -40,21 +41,37 @@ def _namespace() -> Iterator[None]:
         yield
 
 
+def rule_lines() -> list[str]:
+    """All that nft knows here, but for the run that wrote it."""
+    return [line for line in run("nft -s list ruleset").splitlines() if "comment" not in line]
+
+
+@pytest.fixture(params=KINDS)
+def interface(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What holds addresses: `lo` where the kernel can make no link for them, a link of ours where it can."""
+    name: str = request.param
+    monkeypatch.setattr(node_addresses, "KIND", KINDS[name])
+    return name
+
+
 def kernel(at: float = 1e9) -> Kernel:
     return Kernel("sidestep0", lambda: at)
 
 
 def ips() -> set[str]:
-    return {address.partition("/")[0] for address in addresses()} - {"127.0.0.1", "::1"}
+    """All but those that every link has."""
+    found = {address.partition("/")[0] for address in addresses()} - {"127.0.0.1", "::1"}
+    return {ip for ip in found if not ip.startswith("fe80:")}
 
 
-def test_set_up_brings_table_and_addresses() -> None:
+def test_set_up_brings_table_and_addresses(interface: str) -> None:
     kernel().set_up(ALL, 0.5)
     assert "table inet sidestep" in rules()
     assert ips() == {"169.254.20.10", "169.254.20.11", "10.96.0.10", "fd00:169::10"}
+    assert {one.interface for one in node_addresses.present() if one.ours and one.up} == {interface}
 
 
-def test_set_up_again_changes_nothing() -> None:
+def test_set_up_again_changes_nothing(interface: str) -> None:
     one = kernel()
     one.set_up(ALL, 0.5)
     one.settle()
@@ -65,7 +82,7 @@ def test_set_up_again_changes_nothing() -> None:
     assert one.repair() == []
 
 
-def test_a_new_run_takes_over_what_a_killed_one_left() -> None:
+def test_a_new_run_takes_over_what_a_killed_one_left(interface: str) -> None:
     kernel().set_up([OWN, OF_SERVICE], 0.5)
     run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'")
     new = kernel()
@@ -76,6 +93,13 @@ def test_a_new_run_takes_over_what_a_killed_one_left() -> None:
     new.settle()
     assert ips() == {"169.254.20.10", "169.254.20.11"}
     assert rules().count("table inet sidestep") == 1
+
+
+def test_a_new_run_writes_no_rule_a_second_time() -> None:
+    kernel().set_up(ALL, 0.5, take_over=True)
+    killed = rule_lines()
+    kernel().set_up(ALL, 0.5, take_over=True)
+    assert rule_lines() == killed
 
 
 def test_a_table_of_another_version_is_replaced() -> None:
@@ -89,7 +113,7 @@ def test_a_table_of_another_version_is_replaced() -> None:
     assert "@lease4 notrack" in rules()
 
 
-def test_what_others_made_stays_untouched() -> None:
+def test_what_others_made_stays_untouched(interface: str) -> None:
     run(
         "nft add table inet other; nft add chain inet other sidestep;"
         "nft add table ip sidestep; nft add chain ip sidestep prerouting;"
@@ -118,21 +142,32 @@ def test_without_listeners_there_is_nothing() -> None:
     [
         ("nft flush ruleset", "the table inet sidestep is gone"),
         ("nft flush chain inet sidestep prerouting", "the table inet sidestep was changed"),
-        ("nft add element inet sidestep bare4 '{ 10.96.0.10 . udp . 53 }'", "the table inet sidestep was changed"),
-        ("ip addr del 169.254.20.10/32 dev lo", "the address 169.254.20.10 is gone"),
-        ("ip link set lo down", "the address 169.254.20.10 is gone"),
+        ("nft add element inet sidestep bare4 '{{ 10.96.0.10 . udp . 53 }}'", "the table inet sidestep was changed"),
+        ("ip addr del 169.254.20.10/32 dev {interface}", "the address 169.254.20.10 is gone"),
+        ("ip link set {interface} down", "the address 169.254.20.10 is gone"),
     ],
 )
-def test_damage_is_found_and_repaired(damage: str, found: str) -> None:
+def test_damage_is_found_and_repaired(damage: str, found: str, interface: str) -> None:
     one = kernel()
     one.set_up(ALL, 0.5)
     before, had = run("nft -s list ruleset"), ips()
-    run(damage)
+    run(damage.format(interface=interface))
     assert found in one.repair()
     assert run("nft -s list ruleset") == before
     assert ips() == had
     assert one.repair() == []
     assert sum(one.repairs.values()) >= 1
+
+
+def test_a_link_that_somebody_deleted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_addresses, "KIND", KINDS["sidestep0"])
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    had = ips()
+    run("ip link del sidestep0")
+    assert "the address 169.254.20.10 is gone" in one.repair()
+    assert ips() == had
+    assert node_addresses.link_is_ours("sidestep0")
 
 
 def test_a_lease_and_the_packets_of_others_are_no_damage() -> None:
@@ -186,7 +221,7 @@ def test_a_saved_table_of_an_earlier_run_is_damage(tmp_path: Path) -> None:
     assert not one.taken_over()
 
 
-def test_other_listeners_come_before_the_old_ones_go() -> None:
+def test_other_listeners_come_before_the_old_ones_go(interface: str) -> None:
     one = kernel()
     one.set_up([OWN], 0.5)
     one.set_up([STATSD], 0.5)
@@ -197,7 +232,7 @@ def test_other_listeners_come_before_the_old_ones_go() -> None:
     assert "169.254.20.10" not in rules()
 
 
-def test_a_stop_leaves_our_own_addresses_with_their_fallback() -> None:
+def test_a_stop_leaves_our_own_addresses_with_their_fallback(interface: str) -> None:
     one = kernel()
     one.set_up(ALL, 0.5)
     one.take_down()
@@ -207,16 +242,17 @@ def test_a_stop_leaves_our_own_addresses_with_their_fallback() -> None:
     assert f"{OWN.element} : goto" in left
     assert f"{OWN6.element} : goto" in left
     assert "update @lease" not in left
+    assert node_addresses.link_is_ours("sidestep0") == (interface == "sidestep0")
 
 
-def test_a_stop_leaves_nothing_of_services_alone() -> None:
+def test_a_stop_leaves_nothing_of_services_alone(interface: str) -> None:
     one = kernel()
     one.set_up([OF_SERVICE], 0.5)
     one.take_down()
-    assert (rules(), ips()) == ("", set())
+    assert (rules(), ips(), node_addresses.link_exists("sidestep0")) == ("", set(), False)
 
 
-def test_clean_up_takes_everything_away_and_finds_nothing_more() -> None:
+def test_clean_up_takes_everything_away_and_finds_nothing_more(interface: str) -> None:
     one = kernel()
     one.set_up(ALL, 0.5)
     one.take_down()
@@ -226,9 +262,11 @@ def test_clean_up_takes_everything_away_and_finds_nothing_more() -> None:
     assert len(flows("169.254.20.10")) == 1
     removed = clean_up([], "sidestep0")
     assert "table inet sidestep" in removed
-    assert "address 169.254.20.10 on lo" in removed
+    assert f"address 169.254.20.10 on {interface}" in removed
+    assert ("link sidestep0" in removed) == (interface == "sidestep0")
     assert "1 conntrack entries" in removed
     assert (rules(), ips(), flows("169.254.20.10")) == ("", set(), [])
+    assert not node_addresses.link_exists("sidestep0")
     assert clean_up([], "sidestep0") == []
 
 
