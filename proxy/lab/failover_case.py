@@ -4,6 +4,7 @@ The scenarios of failover are told in its words. On Sidestep's path it is Sidest
 the other one NodeLocal DNSCache: CoreDNS with its Corefile, its addresses and its rules.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ KUBE_DNS, KUBE_DNS6 = "10.96.0.10", "fd00:10:96::a"
 UPSTREAM = "10.96.0.11"
 LISTENER6 = "fd00:169:254:20::10"
 """No link-local address: a pod could not name it without an interface."""
+TABLE, LINK_ALIAS = "inet sidestep", "sidestep"
+"""What Sidestep's are called on a node."""
 FOLLOWED_MS = 600
 """A question asked so long after a fault is answered by somebody else: the lease, and what a busy machine takes."""
 PROMPT_MS = 1000
@@ -267,9 +270,17 @@ class FailoverCase(Case):
             ip = line.split()[3].partition("/")[0]
             if ip in (LISTENER, LISTENER6, KUBE_DNS, KUBE_DNS6):
                 found.append(f"address {ip}")
-        tables = self.node.run("nft", "list", "tables")
-        found += ["table inet sidestep"] * ("table inet sidestep\n" in tables)
+        if f"{TABLE}\n" in self.node.run("nft", "list", "tables"):
+            found.append(f"table {TABLE}")
+        for link in json.loads(self.node.run("ip", "-j", "link")):
+            if link.get("ifalias") == LINK_ALIAS:
+                found.append(f"link {link['ifname']}")
         return found
+
+    def rules(self) -> int:
+        """How many there are in Sidestep's table. Raises RuntimeError where there is none."""
+        listed = json.loads(self.node.run("nft", "-j", "list", "table", *TABLE.split()))
+        return sum("rule" in entry for entry in listed["nftables"])
 
     def outcome(self, *notes: str, figures: Mapping[str, float] | None = None) -> Outcome:
         """What everybody saw, once they have asked all."""

@@ -40,13 +40,14 @@ class RulesFlushed(Scenario):
     def run(self, cluster: Cluster, run: Run) -> Outcome:
         flushed, deleted, hung, back, end = (1.0, 4.0, 7.0, 9.0, 10.0) if run.short else (2.0, 8.0, 14.0, 18.0, 20.0)
         with FailoverCase(cluster, run) as case:
+            interface = case.sidestep.status()["node"]["interface"] if case.path == "sidestep" else "lo"
             try:
                 case.ask(end)
                 case.fault(flushed, "nft flush ruleset")
                 case.node.run("nft", "flush", "ruleset")
                 table = self._repaired(case, "table inet sidestep")
                 case.fault(deleted, f"ip address del {LISTENER}")
-                case.node.ip(f"addr del {LISTENER}/32 dev lo")
+                case.node.ip(f"addr del {LISTENER}/32 dev {interface}")
                 address = self._repaired(case, f"address {LISTENER}")
                 case.fault(hung, "all of it is stopped")
                 case.proxy.signal(signal.SIGSTOP)
