@@ -31,6 +31,11 @@ def test_a_node_is_as_before_afterwards_and_waiting_counts_from_the_fault(cluste
     before = cluster.node.run("ip", "-o", "addr", "show", "dev", "lo")
     with FailoverCase(cluster, Run("sidestep", "nftables", True, tmp_path, lambda _: None)) as case:
         assert "table inet sidestep" in case.left()
+        interface = case.sidestep.status()["node"]["interface"]
+        assert (f"link {interface}" in case.left()) == (interface != "lo")
+        rules = case.rules()
+        case.node.run("nft", "add", "rule", "inet", "sidestep", "output", "counter")
+        assert case.rules() == rules + 1
         case.fill_cache(20)
         case.ask(1.5, clients=FEW[:2])
         case.fault(0.5, "SIGKILL")
