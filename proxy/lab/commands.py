@@ -157,7 +157,7 @@ def _play(names: Sequence[str], *, mode: str, short: bool, times: int, output: s
             if not results:
                 raise
             ended_by = error
-    results.sort(key=lambda result: (result.scenario.number, result.mode))
+    results.sort(key=lambda result: (scenarios.index(result.scenario), result.mode))
     surroundings = outputs.Surroundings(platform.release(), ", ".join(proxies) or "no kube-proxy ran")
     if report is not None:  # first: whoever reads the rest may be gone
         with _reporting(report):

@@ -55,7 +55,7 @@ MISDELIVERS = Expectation("misdelivers something", lambda outcome: outcome.misde
 
 
 class Scenario(ABC):
-    """One of the issue's cases. A subclass sets the constants and runs it; it has no state of its own.
+    """One fault and the traffic that suffers from it. A subclass sets the constants and runs it, and has no state.
 
     `run` is given a cluster just after its `reset`: no pod, no Service, no Sidestep. It need not take away what it
     adds, but undoes what it does to a node: a rule of its own, a sysctl, a stopped kube-proxy. It returns an Outcome
@@ -63,8 +63,6 @@ class Scenario(ABC):
     `not_shown` rather than staging it. It raises `tools.Unavailable` for what is missing.
     """
 
-    number: ClassVar[int]
-    """Its place in the table."""
     name: ClassVar[str]
     """As people type it; also the name of its module."""
     title: ClassVar[str]
@@ -72,7 +70,7 @@ class Scenario(ABC):
     story: ClassVar[str]
     """What happens in production, the traffic, the fault and what is counted, in a few sentences."""
     source: ClassVar[str]
-    """Where it was told of: `kubernetes#139628`."""
+    """Where it was told of: `kubernetes#139628`, or `dns#438` for kubernetes/dns."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Programs beyond what every scenario needs: `coredns`."""
     modes: ClassVar[tuple[Mode, ...]] = MODES

@@ -38,14 +38,13 @@ class Scripted(Scenario):
         sidestep: Outcome | BaseException | None = None,
         *,
         name: str = "scripted",
-        number: int = 1,
         modes: tuple[Mode, ...] = MODES,
         nodes: int = 1,
         overlay: bool = False,
         needs: tuple[str, ...] = (),
     ) -> None:
         # Constants of a class are what other scenarios have; here each instance is one of its own.
-        vars(self).update(name=name, number=number, modes=modes, nodes=nodes, overlay=overlay, needs=needs)
+        vars(self).update(name=name, modes=modes, nodes=nodes, overlay=overlay, needs=needs)
         self._outcomes: dict[PathName, Outcome | BaseException] = {
             "kube-proxy": kube_proxy or outcome(10, 4, 2),
             "sidestep": sidestep or outcome(),

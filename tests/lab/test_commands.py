@@ -26,7 +26,7 @@ def lab(*words: str) -> Result:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Scenario]:
     """The scenarios that there are, over clusters that start nothing."""
-    there: list[Scenario] = [Scripted(modes=("nftables",)), Scripted(name="other", number=2, modes=("iptables",))]
+    there: list[Scenario] = [Scripted(modes=("nftables",)), Scripted(name="other", modes=("iptables",))]
     monkeypatch.setattr(scenarios, "SCENARIOS", tuple(there))
     monkeypatch.setattr(cluster, "running", FakeClusters(tmp_path).running)
     return there
@@ -65,6 +65,11 @@ def test_all_as_expected_is_0(scripted: list[Scenario], tmp_path: Path) -> None:
     assert "2 as expected" in ran.stdout
     assert ran.stderr.endswith(f"report: {tmp_path}/report/index.html\n")
     assert (tmp_path / "report/index.html").exists()
+
+
+def test_results_are_in_the_order_of_the_scenarios_whichever_cluster_came_first(scripted: list[Scenario]) -> None:
+    results = json.loads(lab("-o", "json").stdout)["results"]
+    assert [(one["scenario"], one["mode"]) for one in results] == [("scripted", "nftables"), ("other", "iptables")]
 
 
 def test_options_may_stand_on_both_sides_of_run(scripted: list[Scripted]) -> None:
@@ -117,7 +122,7 @@ def test_a_report_is_written_also_when_nobody_reads_the_table(
 
 
 def test_an_interruption_prints_what_was_finished(scripted: list[Scenario], monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted = Scripted(KeyboardInterrupt(), name="interrupted", number=3)
+    interrupted = Scripted(KeyboardInterrupt(), name="interrupted")
     monkeypatch.setattr(scenarios, "SCENARIOS", (Scripted(), interrupted))
     ran = lab("--mode", "nftables")
     assert ran.exit_code == 130

@@ -1,10 +1,13 @@
 """What is expected of both paths, the judgement, and the registry."""
 
+import re
+
 import pytest
 
 from proxy.lab import scenarios
 from proxy.lab.outcome import MODES
 from proxy.lab.scenario import Scenario, UnknownScenario, Verdict, judge, skipped
+from tests import peers
 from tests.lab.results import Scripted, outcome
 
 
@@ -35,18 +38,26 @@ def test_what_is_missing_is_the_reason_of_a_skip() -> None:
     assert skipped(Scripted(), "iptables", "not installed: coredns").reasons == ("not installed: coredns",)
 
 
-def test_the_table_has_an_order_and_names_are_those_of_the_modules() -> None:
-    numbers = [scenario.number for scenario in scenarios.SCENARIOS]
-    assert numbers == sorted(set(numbers))
+def test_names_are_those_of_the_modules() -> None:
     for scenario in scenarios.SCENARIOS:
         assert type(scenario).__module__ == f"{scenarios.__name__}.{scenario.name}"
+    assert len({scenario.name for scenario in scenarios.SCENARIOS}) == len(scenarios.SCENARIOS)
+
+
+def test_the_page_has_all_of_them_in_the_order_of_the_table() -> None:
+    _, _, page = (peers.ROOT / "docs/lab.md").read_text().partition("## The scenarios")
+    names = [scenario.name for scenario in scenarios.SCENARIOS]
+    told = dict.fromkeys(word for word in re.findall(r"`(\w+)`", page) if word in names)
+    assert list(told) == names
 
 
 @pytest.mark.parametrize("scenario", scenarios.SCENARIOS, ids=lambda scenario: scenario.name)
 def test_a_scenario_says_what_it_shows_and_expects(scenario: Scenario) -> None:
     assert len(scenario.title) <= 60
     assert scenario.story.endswith(".")
-    assert scenario.source
+    assert scenario.source == "field knowledge" or re.fullmatch(r"[\w/-]+#\d+(, [\w/-]+#\d+)*", scenario.source)
+    assert "kubernetes/kubernetes#" not in scenario.source
+    assert "kubernetes/dns#" not in scenario.source
     assert scenario.on_sidestep or scenario.together
     assert scenario.modes
     assert set(scenario.modes) <= set(MODES)

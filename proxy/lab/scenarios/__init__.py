@@ -1,6 +1,7 @@
-"""The scenarios, a readable file each, in the order of the table.
+"""The scenarios, a readable file each.
 
-A module defines one subclass of `Scenario`; its instance stands here.
+A module defines one subclass of `Scenario`; its instance stands here, and this order is that of the table and of
+`docs/lab.md`.
 """
 
 from collections.abc import Iterable
@@ -45,17 +46,23 @@ SCENARIOS: tuple[Scenario, ...] = (
     SourcePortReused(),
     AAaaaRace(),
     CorednsGone(),
+    CorednsPodSilent(),
+    CorednsSlow(),
+    CorednsServfail(),
     ConntrackFullStatsd(),
     OverlayFragmentation(),
+    LargeDnsAnswer(),
     Ndots(),
     RuleCount(),
     RollingUpdate(),
+    RollingUpdateDns(),
     DnsWorkerKilled(),
     EverythingHangs(),
     EverythingKilled(),
     NodeCacheStopped(),
     Uninstalled(),
     NewRelease(),
+    NewReleaseOtherFormat(),
     CorednsReplacedMeanwhile(),
     RulesFlushed(),
     ConntrackFull(),
@@ -63,13 +70,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     DiskFull(),
     ClockJumps(),
     ApiServerAway(),
-    NewReleaseOtherFormat(),
     EverythingKilledStatsd(),
-    CorednsPodSilent(),
-    CorednsSlow(),
-    CorednsServfail(),
-    LargeDnsAnswer(),
-    RollingUpdateDns(),
 )
 
 

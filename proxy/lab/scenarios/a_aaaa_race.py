@@ -22,7 +22,6 @@ ANSWER_MS = 5
 
 
 class AAaaaRace(Scenario):
-    number = 5
     name = "a_aaaa_race"
     title = "A and AAAA at once, one of them lost"
     source = "kubernetes#56903"

@@ -10,10 +10,9 @@ from proxy.lab.tools import Unavailable
 
 
 class ApiServerAway(Scenario):
-    number = 25
     name = "api_server_away"
     title = "API server away, then everything else"
-    source = "kubernetes/kubernetes#92559"
+    source = "kubernetes#92559"
     story = (
         "The control plane is down, and now the node cache has trouble, too. The API server is killed. Then all "
         "of the node's DNS hangs for a while, all of it is killed and started again, and a new release takes "

@@ -25,7 +25,6 @@ time.time_ns = lambda: _time_ns() + int(struct.unpack("d", _offset[:8])[0] * 1e9
 
 
 class ClockJumps(Scenario):
-    number = 24
     name = "clock_jumps"
     title = "Clock jumps by an hour, both ways"
     source = "field knowledge"

@@ -8,10 +8,9 @@ from proxy.lab.scenario import LOSES_NOTHING, Expectation, Run, Scenario
 
 
 class ConntrackFull(Scenario):
-    number = 21
     name = "conntrack_full"
     title = "conntrack table full"
-    source = "kubernetes/kubernetes#56903"
+    source = "kubernetes#56903"
     story = (
         "Some workload opens connections faster than they time out, and the kernel drops the first packet of "
         "every new flow (nf_conntrack: table full, dropping packet). DNS through a Service is the first to "

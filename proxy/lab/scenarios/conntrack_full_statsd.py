@@ -11,10 +11,9 @@ FULL = Expectation("shows a full table", lambda outcome: outcome.figures["tracke
 
 
 class ConntrackFullStatsd(Scenario):
-    number = 8
     name = "conntrack_full_statsd"
     title = "StatsD, conntrack table full"
-    source = "kubernetes/kubernetes#56903"
+    source = "kubernetes#56903"
     story = (
         "Some workload opens connections faster than they time out, and the kernel drops the first packet of every "
         "new flow (nf_conntrack: table full, dropping packet). A StatsD client that opens a socket for each "

@@ -7,10 +7,9 @@ from proxy.lab.scenario import LOSES, Expectation, Run, Scenario
 
 
 class CorednsGone(Scenario):
-    number = 7
     name = "coredns_gone"
     title = "CoreDNS pods all gone"
-    source = "kubernetes/dns#415"
+    source = "dns#415"
     story = (
         "CoreDNS is scaled to zero by mistake, evicted, or killed for its memory everywhere at once. kube-dns has no "
         "endpoint, and every lookup of every pod fails until there is one. A pod asks all the time for one name, and "

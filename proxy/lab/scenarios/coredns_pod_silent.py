@@ -7,7 +7,6 @@ from proxy.lab.scenario import LOSES, LOSES_NOTHING, Run, Scenario
 
 
 class CorednsPodSilent(Scenario):
-    number = 31
     name = "coredns_pod_silent"
     title = "One of three CoreDNS pods silent"
     source = "kubernetes#77650"

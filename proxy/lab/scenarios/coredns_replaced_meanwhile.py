@@ -7,10 +7,9 @@ from proxy.lab.scenario import LOSES, Expectation, Run, Scenario
 
 
 class CorednsReplacedMeanwhile(Scenario):
-    number = 19
     name = "coredns_replaced_meanwhile"
     title = "CoreDNS replaced while the node cache is dead"
-    source = "kubernetes/dns#438"
+    source = "dns#438"
     story = (
         "Two faults at once: the node cache was killed and is not back yet, and CoreDNS's two pods are replaced "
         "one after the other. What asks the Service IP follows kube-proxy. The rules behind the link-local "

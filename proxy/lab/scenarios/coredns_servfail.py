@@ -7,7 +7,6 @@ from proxy.lab.scenario import LOSES, Expectation, Run, Scenario
 
 
 class CorednsServfail(Scenario):
-    number = 33
     name = "coredns_servfail"
     title = "CoreDNS answers SERVFAIL for a minute"
     source = "coredns#2464"

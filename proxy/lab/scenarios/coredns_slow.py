@@ -9,7 +9,6 @@ DELAY_MS = 400
 
 
 class CorednsSlow(Scenario):
-    number = 32
     name = "coredns_slow"
     title = "CoreDNS slow"
     source = "coredns#2554"

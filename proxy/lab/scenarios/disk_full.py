@@ -11,7 +11,6 @@ DISK_BYTES = 256 * 1024
 
 
 class DiskFull(Scenario):
-    number = 23
     name = "disk_full"
     title = "Disk full"
     source = "field knowledge"

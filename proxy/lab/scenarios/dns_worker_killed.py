@@ -13,10 +13,9 @@ TCP = sum(1 for client in ALL if client.how == "TCP")
 
 
 class DnsWorkerKilled(Scenario):
-    number = 13
     name = "dns_worker_killed"
     title = f"DNS process killed three times at {RATE:,}/s"
-    source = "kubernetes/dns#438"
+    source = "dns#438"
     story = (
         "A bug, a hostile packet or the kernel ends the process that answers DNS. A node cache of one process "
         "takes its sockets with it, and what is asked until it listens again is refused. Sidestep's sockets "

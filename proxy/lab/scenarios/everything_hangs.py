@@ -9,10 +9,9 @@ from proxy.lab.scenario import LOSES_NOTHING, Comparison, Run, Scenario
 
 
 class EverythingHangs(Scenario):
-    number = 14
     name = "everything_hangs"
     title = "Node cache hangs (SIGSTOP of all of it)"
-    source = "kubernetes/dns#453"
+    source = "dns#453"
     story = (
         "A node cache that hangs still owns its sockets: questions pile up in them and nobody answers. NodeLocal "
         "DNSCache has only its liveness probe, which takes a minute, and until then the node has no DNS. Here "

@@ -7,10 +7,9 @@ from proxy.lab.scenario import LOSES, Expectation, Run, Scenario
 
 
 class EverythingKilled(Scenario):
-    number = 15
     name = "everything_killed"
     title = "Node cache killed, started again later"
-    source = "kubernetes/dns#438"
+    source = "dns#438"
     story = (
         "Nothing cleans up after a SIGKILL. NodeLocal DNSCache leaves the rules that send DNS to a port where "
         "nobody listens: the node has no DNS until it is started again, up to five minutes in a kubelet's "

@@ -12,7 +12,6 @@ RATE = 100
 
 
 class EverythingKilledStatsd(Scenario):
-    number = 27
     name = "everything_killed_statsd"
     title = "Sidestep hangs and dies, StatsD"
     source = "field knowledge"

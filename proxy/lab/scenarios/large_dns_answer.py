@@ -16,10 +16,9 @@ RATE, PATIENCE = 50, 2.0
 
 
 class LargeDnsAnswer(Scenario):
-    number = 34
     name = "large_dns_answer"
     title = "DNS answer of 4 KiB over a VXLAN"
-    source = "kubernetes/kubernetes#56706"
+    source = "kubernetes#56706"
     story = (
         f"A client says that it takes {EDNS_BYTES} bytes over UDP, as many resolvers did before 2020 and some still "
         f"do, and asks for a headless Service with {ADDRESSES} pods. The DNS pod answers in one datagram, the kernel "

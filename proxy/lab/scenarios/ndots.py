@@ -19,7 +19,6 @@ EACH = 2 * (len(SUFFIXES) + 1)
 
 
 class Ndots(Scenario):
-    number = 10
     name = "ndots"
     title = "ndots:5 with three search suffixes"
     source = "kubernetes#14051"

@@ -14,10 +14,9 @@ NAMES = 200
 
 
 class NewRelease(Scenario):
-    number = 18
     name = "new_release"
     title = f"New release at {RATE:,}/s"
-    source = "kubernetes/dns#667, kubernetes/dns#732"
+    source = "dns#667, dns#732"
     story = (
         "A DaemonSet update. NodeLocal DNSCache's new pod can't start beside the old one: rules and address go, "
         "and come back with it, and its cache is empty. Sidestep's new release asks the old one for its sockets "

@@ -7,10 +7,9 @@ from proxy.lab.sidestep import OTHER_FORMAT
 
 
 class NewReleaseOtherFormat(NewRelease):
-    number = 26
     name = "new_release_other_format"
     title = f"New release that hands over otherwise, at {RATE:,}/s"
-    source = "kubernetes/dns#667"
+    source = "dns#667"
     story = (
         "Some release will hand over in another format, and one of the two versions doesn't know it. Sidestep's old "
         "release then refuses and shares its ports; the new one binds beside it, and once it serves the kernel sends "

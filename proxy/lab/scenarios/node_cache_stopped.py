@@ -9,10 +9,9 @@ from proxy.lab.scenario import LOSES, LOSES_NOTHING, Expectation, Run, Scenario
 
 
 class NodeCacheStopped(Scenario):
-    number = 16
     name = "node_cache_stopped"
     title = "Node cache stopped (SIGTERM), started again later"
-    source = "kubernetes/dns#732, kops#14812"
+    source = "dns#732, kops#14812"
     story = (
         "An update without surge, an eviction, a drained node. NodeLocal DNSCache takes its rules and its address "
         "away while questions are in flight: Service clients lose those, and pods that name the link-local "

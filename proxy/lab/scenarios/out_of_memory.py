@@ -14,10 +14,9 @@ _LEFT = 4 << 20
 
 
 class OutOfMemory(Scenario):
-    number = 22
     name = "out_of_memory"
     title = "OOM kill in its control group"
-    source = "kubernetes/dns#621, elastisys/compliantkubernetes-apps#1955"
+    source = "dns#621, elastisys/compliantkubernetes-apps#1955"
     story = (
         "A container reaches its memory limit and the kernel kills what is in it. Here something else eats the "
         "memory of the control group that Sidestep runs in, until every process of it is gone; then the memory is "

@@ -11,7 +11,6 @@ RATE = 50
 
 
 class OverlayFragmentation(Scenario):
-    number = 9
     name = "overlay_fragmentation"
     title = "StatsD in fragments over a VXLAN"
     source = "DataDog/java-dogstatsd-client#17"

@@ -9,7 +9,6 @@ RATE = 100
 
 
 class PodRecreatedWhileKubeProxyIsAway(Scenario):
-    number = 2
     name = "pod_recreated_while_kube_proxy_is_away"
     title = "Pod recreated while kube-proxy is stopped"
     source = "kubernetes#112604, kubernetes#114668"

@@ -11,7 +11,6 @@ ENDS_AFTER = 0.2
 
 
 class RollingUpdate(Scenario):
-    number = 12
     name = "rolling_update"
     title = "Rolling update of many pods"
     source = "kubernetes#48744"

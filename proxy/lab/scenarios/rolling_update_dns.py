@@ -10,7 +10,6 @@ ENDS_AFTER = 0.2
 
 
 class RollingUpdateDns(Scenario):
-    number = 35
     name = "rolling_update_dns"
     title = "Rolling update of many DNS pods"
     source = "kubernetes#48744"

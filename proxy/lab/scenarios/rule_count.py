@@ -43,7 +43,6 @@ def _flat(outcome: Outcome) -> bool:
 
 
 class RuleCount(Scenario):
-    number = 11
     name = "rule_count"
     title = "Rule count"
     source = "kubernetes/enhancements#3866"

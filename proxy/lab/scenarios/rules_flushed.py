@@ -13,10 +13,9 @@ REPAIRED_MS = 5000
 
 
 class RulesFlushed(Scenario):
-    number = 20
     name = "rules_flushed"
     title = "nft rules flushed, address deleted"
-    source = "kubernetes/dns#568"
+    source = "dns#568"
     story = (
         "A firewall is restarted and flushes every rule of the node, kube-proxy's too, or a network daemon "
         "removes an address that it doesn't know. node-cache's agent looks each minute (it is not in the lab, so "

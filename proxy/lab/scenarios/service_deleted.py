@@ -9,7 +9,6 @@ RATE = 100
 
 
 class ServiceDeleted(Scenario):
-    number = 3
     name = "service_deleted"
     title = "Service deleted, its pod's address reused"
     source = "kubernetes#141371"

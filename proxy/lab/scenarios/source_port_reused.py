@@ -9,7 +9,6 @@ RATE = 3000
 
 
 class SourcePortReused(Scenario):
-    number = 4
     name = "source_port_reused"
     title = "Source port reused under load"
     source = "kubernetes#135323"

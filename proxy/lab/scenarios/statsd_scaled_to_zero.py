@@ -9,7 +9,6 @@ RATE = 100
 
 
 class StatsdScaledToZero(Scenario):
-    number = 1
     name = "statsd_scaled_to_zero"
     title = "StatsD Service scaled to zero and back"
     source = "kubernetes#139628"

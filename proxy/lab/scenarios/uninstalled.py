@@ -8,10 +8,9 @@ from proxy.lab.scenario import LOSES_NOTHING, Expectation, Run, Scenario
 
 
 class Uninstalled(Scenario):
-    number = 17
     name = "uninstalled"
     title = "Uninstalled (stop, cleanup), installed again"
-    source = "kubernetes/dns#438"
+    source = "dns#438"
     story = (
         "A node cache that is uninstalled while it is down leaves its rules and its address for ever. `sidestep "
         "cleanup` needs nothing running: it takes away the table, the addresses, the conntrack entries to them "
