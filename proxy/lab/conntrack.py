@@ -17,12 +17,6 @@ class Flow:
     source: str
     destination: str
     target: str
-    replied: bool
-
-    @property
-    def translated(self) -> bool:
-        """Whether its destination is not where its datagrams go."""
-        return self.target != self.destination
 
 
 class Conntrack:
@@ -80,7 +74,5 @@ def parse(listed: str) -> list[Flow]:
         if len(ends) != 2 or not ends[0][2]:
             continue
         (source, destination, sport, dport), (target, _, target_port, _) = ends
-        flows.append(
-            Flow(f"{source}:{sport}", f"{destination}:{dport}", f"{target}:{target_port}", "[UNREPLIED]" not in line)
-        )
+        flows.append(Flow(f"{source}:{sport}", f"{destination}:{dport}", f"{target}:{target_port}"))
     return flows

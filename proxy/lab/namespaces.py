@@ -239,11 +239,6 @@ def _enter(namespace: IO[str]) -> None:
         raise OSError(number, f"setns: {os.strerror(number)}")
 
 
-def leftovers() -> tuple[str, ...]:
-    """The ids of runs that are still there though the process that made them is gone, or meant to keep them."""
-    return tuple(run for run in sorted(_runs()) if not _owned(run))
-
-
 def cleanup(say: Callable[[str], None] = lambda _: None, runs: Iterable[str] | None = None) -> tuple[str, ...]:
     """Remove leftovers, all or those of `runs`, and say so; a run whose lab still goes on is left alone.
 

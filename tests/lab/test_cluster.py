@@ -31,7 +31,7 @@ def test_a_pod_reaches_a_service_through_the_real_kube_proxy(cluster: Cluster) -
         assert receiving.recvfrom(100) == (b"hits:1|c", (client.address, 40000))
         assert cluster.kube_proxy.real
         assert cluster.conntrack().flows(service.address) == [
-            Flow(f"{client.address}:40000", service.address, f"{server.address}:{PORT}", replied=False)
+            Flow(f"{client.address}:40000", service.address, f"{server.address}:{PORT}")
         ]
 
 

@@ -42,8 +42,7 @@ def test_the_cluster_outlives_the_command_and_its_lines_work(root: None) -> None
         assert kubectl is None or kubectl.split()[4] == tools.find("kubectl")
         received = Path(told["what the StatsD pod received"].split()[-1])
         tools.until(lambda: received.exists() and received.read_text().count("hits:1|c") == 2, "both lines received")
-        assert run in namespaces.leftovers()
     finally:
-        namespaces.cleanup(runs=[run])
+        assert namespaces.cleanup(runs=[run]) == (run,)
     assert not received.exists()
     assert not Path(f"/run/netns/sidestep-lab-{run}-node1").exists()
