@@ -1,22 +1,31 @@
 """The programs that the lab runs: where they are, which are missing and how to get them; waiting for what they do."""
 
+import contextlib
 import os
+import pwd
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-BUILT = Path.home() / ".cache/sidestep/bin"
+_IN_HOME = ".cache/sidestep/bin"
+BUILT = Path.home() / _IN_HOME
 """Where `make testbed` puts what it builds."""
 
-SEARCHED = (
-    BUILT,
-    *(Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry),
-    Path("/usr/local/go/bin"),
-    Path("/usr/local/sbin"),
-    Path("/usr/sbin"),
-    Path("/sbin"),
-)
+
+def searched(environment: Mapping[str, str]) -> Iterator[Path]:
+    """The directories in which programs are looked for, the first one first.
+
+    With sudo, which has root's home, also where the user who called it built them.
+    """
+    yield BUILT
+    with contextlib.suppress(KeyError):
+        yield Path(pwd.getpwnam(environment["SUDO_USER"]).pw_dir) / _IN_HOME
+    yield from (Path(entry) for entry in environment.get("PATH", "").split(os.pathsep) if entry)
+    yield from (Path("/usr/local/go/bin"), Path("/usr/local/sbin"), Path("/usr/sbin"), Path("/sbin"))
+
+
+SEARCHED = tuple(searched(os.environ))
 
 PACKAGES = {
     "conntrack": "conntrack",
