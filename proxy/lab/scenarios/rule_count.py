@@ -19,6 +19,8 @@ ROUNDS = 3
 PER_NAMESPACE = 250
 """The API server deletes a namespace's Services in one request, which may not take too long."""
 SYNCED_WITHIN = 300
+SLACK_US = 100
+"""What a busy machine adds to a median."""
 
 
 def growth(figures: Mapping[str, float]) -> float:
@@ -37,9 +39,9 @@ def _dearer_by_rules_only(outcome: Outcome) -> bool:
     return growth(outcome.figures) < 1.6
 
 
-def _flat(outcome: Outcome) -> bool:
+def _hardly_slower(outcome: Outcome) -> bool:
     few, *more = (number for name, number in outcome.figures.items() if name.endswith("first p50 µs"))
-    return max(more) < 2 * few + 100
+    return max(more) < 2 * few + SLACK_US
 
 
 class RuleCount(Scenario):
@@ -66,7 +68,10 @@ class RuleCount(Scenario):
     on_sidestep = (
         LOSES_NOTHING,
         MISDELIVERS_NOTHING,
-        Expectation("is as fast on a first packet with many Services as with few", _flat),
+        Expectation(
+            f"has, with more Services, a median on first packets below 2 x that with {FEW} + {SLACK_US} µs",
+            _hardly_slower,
+        ),
     )
 
     def run(self, cluster: Cluster, run: Run) -> Outcome:
