@@ -4,7 +4,7 @@ import pytest
 
 from proxy.lab.outcome import MODES, Mode, Outcome
 from proxy.lab.scenario import Verdict, judge
-from proxy.lab.scenarios.rule_count import FEW, MANY, SOME, RuleCount, growth
+from proxy.lab.scenarios.rule_count import FEW, MANY, SHORT, SOME, RuleCount, growth
 
 
 def outcome(
@@ -31,7 +31,7 @@ def test_growth_leaves_out_how_fast_the_machine_was() -> None:
     assert growth(outcome(GROWN, STEADY, "iptables", LATENCY).figures) == pytest.approx(90 / 40)
     half_as_fast = outcome({**FLAT, MANY: 80.0}, {**STEADY, MANY: 50.0}, "iptables", LATENCY)
     assert growth(half_as_fast.figures) == pytest.approx(1)
-    short = outcome({FEW: 40.0, SOME: 44.0}, STEADY, "iptables", LATENCY)
+    short = outcome({FEW: 40.0, SHORT: 44.0}, {**STEADY, SHORT: 25.0}, "iptables", {**LATENCY, SHORT: 190.0})
     assert growth(short.figures) == pytest.approx(1.1)
 
 
