@@ -41,10 +41,7 @@ class Planned:
             listeners = tuple(node_listeners(loaded, endpoints))
             self._wanted = plans.Wanted(listeners, "serving", node.lease, interface, "planned", worker_user())
             self._plan = plans.plan(self._wanted, self._found)
-            link_is_ours = interface != "lo" and (
-                addresses.link_is_ours(interface) or not addresses.link_exists(interface)
-            )
-            self._stay = plans.things_that_stay(self._wanted, self._found, link_is_ours)
+            self._stay = plans.things_that_stay(self._wanted, self._found, addresses.our_links(interface))
             self._untracked = nodelocal.untracked(listeners)
         self._waiting_for = in_the_way(loaded.listen)
 
@@ -76,7 +73,7 @@ def cleanup(path: Path | None) -> list[str]:
     if (other := holder()) is not None:
         raise CannotRun(f"{other} runs here with another admin.socket and would set it up again; stop it first")
     with _told():
-        removed = kernel.clean_up(_listeners(settings), settings.node.interface)
+        removed = kernel.clean_up(_listeners(settings))
     return removed + [f"file {file}" for file in _remove_files(settings, admin)]
 
 
@@ -86,7 +83,8 @@ def _listeners(settings: Settings) -> list[NodeListener]:
     services = {address for zone in zones for address in zone.fallback}
     listen = settings.dns.listen if settings.dns else ()
     relays = [address for relay in settings.udp for address in relay.listen if not address.startswith(UNIX)]
-    return [NodeListener(address, "udp", address in services) for address in (*listen, *relays)]
+    udp = [NodeListener(address, "udp", address in services) for address in (*listen, *relays)]
+    return udp + [NodeListener(address, "tcp", address in services) for address in listen]
 
 
 def _remove_files(settings: Settings, admin: Path) -> Iterator[Path]:

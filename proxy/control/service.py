@@ -365,7 +365,7 @@ class Service:
             self._configuration.take(new)
             self._endpoints.follow(new)
             self._give_out()
-            if self._node is not None:
+            if self._node is not None and self._succession.predecessor is None:
                 await self._node.settle()
 
     async def _reload_when_asked(self) -> None:

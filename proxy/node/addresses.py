@@ -5,6 +5,7 @@ What it adds carries a mark, so that a later run knows it again; what does not, 
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,9 @@ def add(ip: str, interface: str) -> None:
                 # Of this host: else interfaces without an address of their own would send from it.
                 route.addr("add", index=index, address=ip, prefixlen=32, proto=PROTO, scope=_SCOPE_HOST)
         except NetlinkError as error:
+            if error.code == errno.EACCES and ":" in ip:
+                advice = f"set the sysctl net.ipv6.conf.{interface}.disable_ipv6 to 0 or don't listen on {ip}"
+                raise NodeError(f"cannot add the address {ip}: IPv6 is disabled on {interface}; {advice}") from error
             if error.code != errno.EEXIST:
                 raise
 
@@ -89,26 +93,20 @@ def remove(address: Address) -> None:
                     raise
 
 
-def remove_link(interface: str) -> bool:
-    """Take the interface away if we made it; whether it was so. Raises NodeError."""
-    with _netlink(f"remove the interface {interface}") as route:
-        for link in route.get_links():
-            if link.get_attr("IFLA_IFNAME") == interface and _is_ours(link):
-                route.link("del", index=link["index"])
-                return True
-    return False
+def remove_links() -> list[str]:
+    """Take every interface away that we made, also under another name of before; which. Raises NodeError."""
+    with _netlink("remove the interfaces that we made") as route:
+        links = [link for link in route.get_links() if _is_ours(link)]
+        for link in links:
+            route.link("del", index=link["index"])
+        return [link.get_attr("IFLA_IFNAME") for link in links]
 
 
-def link_exists(interface: str) -> bool:
-    """Whether this namespace has it. Raises NodeError."""
-    with _netlink(f"look for the interface {interface}") as route:
-        return bool(route.link_lookup(ifname=interface))
-
-
-def link_is_ours(interface: str) -> bool:
-    """Whether we made it. Raises NodeError."""
-    with _netlink(f"look for the interface {interface}") as route:
-        return any(link.get_attr("IFLA_IFNAME") == interface and _is_ours(link) for link in route.get_links())
+def our_links(interface: str) -> set[str]:
+    """Interfaces that we made, and `interface` if it is yet to be made. Raises NodeError."""
+    with _netlink("look for the interfaces that we made") as route:
+        links = {link.get_attr("IFLA_IFNAME"): link for link in route.get_links()}
+    return {name for name, link in links.items() if _is_ours(link)} | {interface} - links.keys()
 
 
 def _is_ours(link: Any) -> bool:
@@ -117,7 +115,7 @@ def _is_ours(link: Any) -> bool:
 
 def _can_be_made(route: Any) -> bool:
     """Whether the kernel can make such a link: it makes one and takes it away."""
-    name = f"sstep{os.getpid() % 10**8}"
+    name = f"sstep{secrets.token_hex(5)}"  # 15 bytes are the most
     try:
         route.link("add", ifname=name, kind=KIND)
     except NetlinkError as error:

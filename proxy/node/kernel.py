@@ -3,19 +3,25 @@
 One run has one `Kernel`. What another run has taken over it leaves alone.
 """
 
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
+from proxy.core.flows import Protocol
 from proxy.node import addresses, conntrack, nft
 from proxy.node import table as tables
+from proxy.node.generation import generation
 from proxy.node.nft import NodeError
-from proxy.node.plan import Found, Plan, Wanted, beginning, drift, plan, staying
-from proxy.node.table import Mode, NodeListener, Present
+from proxy.node.plan import Found, Wanted, beginning, drift, plan, staying
+from proxy.node.table import TABLE, Entry, Mode, NodeListener, Present
 
 _NUMBER_DIGITS = 12
+_TRIES = 5
+T = TypeVar("T")
 _log = logging.getLogger("sidestep.node")
 
 
@@ -32,8 +38,10 @@ class Kernel:
         self._wanted_interface = interface
         self._wall = wall
         self.wanted = Wanted((), "serving", 0.5, "", "", asking_user)
-        self._leaving: tuple[NodeListener, ...] = ()
         self._fingerprint = ""
+        self._seen: Present | None = None
+        self._seen_at = -1
+        """In which generation of this namespace's rules `repair` listed the table."""
         self.yielded = False
         """Whether another run had it when `repair` looked."""
         self.repairs = {"table": 0, "address": 0}
@@ -43,45 +51,47 @@ class Kernel:
         """The interface that holds our addresses; empty before it is known."""
         return self.wanted.interface
 
-    @property
-    def listeners(self) -> tuple[NodeListener, ...]:
-        """All that packets may still come to: the wanted ones and those on their way out."""
-        return (*self.wanted.listeners, *self._leaving)
-
     def set_up(self, listeners: Sequence[NodeListener], lease: float, *, take_over: bool = False) -> None:
-        """Have the kernel ready for these listeners; those of before stay as they are until `settle`.
+        """Have the kernel ready for these listeners; those of before only lose their leases until `settle`.
 
-        With `take_over` also where another run has the table.
+        With `take_over` also where another run has the table; then a failure leaves it to `take_down` to clear up.
         """
-        names = {one.name for one in listeners}
-        leaving = tuple(one for one in self.listeners if one.name not in names)
         interface = self.interface or addresses.usable_interface(self._wanted_interface)
-        before = self.wanted, self._leaving
-        run = self._next_run() if take_over or not self.wanted.run else self.wanted.run
-        self.wanted = replace(self.wanted, listeners=tuple(listeners), lease=lease, interface=interface, run=run)
-        self._leaving = leaving
-        if not take_over and self.taken_over():
+        now, before = found(), self.wanted
+        theirs = now.table.listeners if take_over and now.table is not None else ()
+        self.wanted = replace(
+            before,
+            listeners=tuple(listeners),
+            leaving=_others((*before.listeners, *before.leaving, *theirs), listeners),
+            lease=lease,
+            interface=interface,
+            run=self._next_run(now.table) if take_over or not before.run else before.run,
+        )
+        if self._is_of_another(now.table) and not take_over:
             return
         try:
-            self._carry_out()
+            self._carry_out(now)
         except NodeError:
-            self.wanted, self._leaving = before
+            if not take_over:
+                self.wanted, self._fingerprint = before, ""
+                with contextlib.suppress(NodeError):  # then `repair` does it
+                    self._carry_out(found())
             raise
 
     def take_back(self) -> None:
         """Have it again after the run that took it over has failed; what only that one needed goes."""
         self.set_up(self.wanted.listeners, self.wanted.lease, take_over=True)
-        for address in plan(replace(self.wanted, listeners=self.listeners), found()).remove:
-            addresses.remove(address)
+        self.settle()
 
     def settle(self) -> None:
         """Take away what only listeners of before needed, also those of an earlier run."""
-        self._leaving, left = (), self._leaving
-        if self.taken_over():
+        left = self.wanted.leaving
+        self.wanted = replace(self.wanted, leaving=())
+        now = found()
+        if self._is_of_another(now.table):
             return
-        for address in plan(self.wanted, found()).remove:
-            addresses.remove(address)
-        self._carry_out()
+        self._remove_addresses(now)
+        self._carry_out(now)
         _forget(left)
 
     def switch(self, mode: Mode) -> None:
@@ -90,116 +100,147 @@ class Kernel:
             return
         before, self.wanted = self.wanted, replace(self.wanted, mode=mode)
         try:
-            if not self.taken_over():
-                self._carry_out()
+            now = found()
+            if not self._is_of_another(now.table):
+                self._carry_out(now)
         except NodeError:
             self.wanted = before
             raise
 
     def arrived(self) -> dict[str, int]:
         """Packets of clients that came to each listener since the leases were taken away."""
-        listing = nft.listing()
-        return {} if listing is None else tables.arrived(listing)
+        counts: dict[str, int] = {}
+        for version in (4, 6):
+            counts |= _read(tables.arrived, f"set {TABLE} arrived{version}") or {}
+        return counts
 
     def repair(self) -> list[str]:
         """What someone else had undone, each as a phrase; it is as wanted again."""
-        now = found()
+        now_at = generation()
+        if now_at != self._seen_at:
+            self._seen, self._seen_at = _table(), now_at
+        now = Found(self._seen, addresses.present())
         self.yielded = self._is_of_another(now.table)
         if self.yielded:
             return []
-        wanted = replace(self.wanted, listeners=self.listeners)
-        by_kind = drift(wanted, now, self._fingerprint)
+        by_kind = drift(self.wanted, now, self._fingerprint)
         troubles = [trouble for these in by_kind.values() for trouble in these]
         if troubles:
-            self._carry_out()
+            self._carry_out(found())
         for kind, these in by_kind.items():
             self.repairs[kind] += len(these)
         return troubles
 
     def taken_over(self) -> bool:
         """Whether another run wrote the table last: then it is that one's."""
-        listing = nft.listing()
-        return self._is_of_another(None if listing is None else tables.read(listing))
+        return self._is_of_another(_table())
 
     def take_down(self) -> None:
-        """A clean stop, sockets being closed: our own addresses stay, with the rules that send their packets on."""
-        if not self._fingerprint or self.taken_over():
+        """A clean stop, sockets being closed: our own addresses stay, with the rules that send their packets on.
+
+        So do a failed start's, unless it came to nothing.
+        """
+        if not self.wanted.run or self._is_of_another((now := found()).table):
             return
-        left = self.listeners
-        self._leaving = ()
-        self.wanted = replace(self.wanted, listeners=staying(self.wanted.listeners), mode="stopped")
-        for address in plan(self.wanted, found()).remove:
-            addresses.remove(address)
-        self._carry_out()
+        left = (*self.wanted.listeners, *self.wanted.leaving)
+        self.wanted = replace(self.wanted, listeners=staying(self.wanted.listeners), leaving=(), mode="stopped")
+        self._remove_addresses(now)
+        self._carry_out(now)
         _forget(left)
         if not any(address.ours for address in addresses.present()):
-            addresses.remove_link(self.interface)
+            addresses.remove_links()
+
+    def _remove_addresses(self, now: Found) -> None:
+        for address in plan(self.wanted, now).remove:
+            addresses.remove(address)
 
     def _is_of_another(self, present: Present | None) -> bool:
         """An older run's table is none: it came back with a saved ruleset."""
-        return present is not None and bool(self._fingerprint) and present.run > self.wanted.run
+        return present is not None and bool(self.wanted.run) and present.run > self.wanted.run
 
-    def _next_run(self) -> str:
+    def _next_run(self, present: Present | None) -> str:
         """Later than any before in the order of text, also where the clock was set back; the same if we have it."""
-        present = found().table
         if present is not None and present.run == self.wanted.run and self.wanted.run:
             return present.run
         before = int(present.run[:_NUMBER_DIGITS] or "0", 16) if present is not None else 0
         return f"{max(int(self._wall()), before + 1):0{_NUMBER_DIGITS}x}{secrets.token_hex(4)}"
 
-    def _carry_out(self) -> None:
-        listeners = self.listeners
-        wanted = replace(self.wanted, listeners=listeners)
-        first = beginning(wanted, found().table)
+    def _carry_out(self, now: Found) -> None:
+        first = beginning(self.wanted, now.table)
         if first:
             nft.carry_out(first)
-        planned = plan(wanted, found(), self._fingerprint)
-        _apply(planned)
-        if planned.transaction:
-            listing = nft.listing()
-            self._fingerprint = "" if listing is None else tables.read(listing).fingerprint
-        if planned.transaction or planned.add:
-            _forget(listeners)
+            now = found()
+        written = self._write(now)
+        to_add = plan(self.wanted, now).add
+        for address in to_add:
+            addresses.add(address.ip, address.interface)
+        if written or to_add:
+            _forget((*self.wanted.listeners, *self.wanted.leaving))
+
+    def _write(self, now: Found) -> bool:
+        """Whether the table had to be written; again, if somebody's change came between writing and reading it."""
+        for number in range(_TRIES):
+            transaction = plan(self.wanted, now, self._fingerprint).transaction
+            if not transaction:
+                return number > 0
+            before = generation()
+            nft.carry_out(transaction)
+            now = Found(_table(), now.addresses)
+            undisturbed = generation() == before + 1
+            self._fingerprint = now.table.fingerprint if now.table is not None and undisturbed else ""
+            if undisturbed:
+                break
+        return True
 
 
 def found() -> Found:
     """The present state. Raises NodeError."""
-    listing = nft.listing()
-    return Found(None if listing is None else tables.read(listing), addresses.present())
+    return Found(_table(), addresses.present())
 
 
-def clean_up(listeners: Sequence[NodeListener], interface: str) -> list[str]:
+def clean_up(listeners: Sequence[NodeListener]) -> list[str]:
     """Take away everything that any run left in the kernel; what it was, each as a phrase. Raises NodeError.
 
     Conntrack's entries go as well, of the listeners given and of those that the table names: flows that live on in
     conntrack alone would hide that nothing answers their address any more.
     """
-    listing = nft.listing()
-    own = {one.address for one in staying(listeners) if one.transport == "udp"}
-    if listing is not None:
-        services = {one.name for one in listeners if one.service}
-        udp = {name for name in tables.listened(listing) - services if name.endswith("/udp")}
-        own |= {name.removesuffix("/udp") for name in udp}
+    present = _table()
+    own = (*staying(listeners), *staying(_others(() if present is None else present.listeners, listeners)))
     removed = []
     if nft.delete_table():
-        removed.append(f"table {tables.TABLE}")
+        removed.append(f"table {TABLE}")
     for address in addresses.present():
         if address.ours:
             addresses.remove(address)
             removed.append(f"address {address.ip} on {address.interface}")
-    if addresses.remove_link(interface):
-        removed.append(f"link {interface}")
-    deleted = _delete_flows(sorted(own), untranslated_only=False)
+    removed += [f"link {link}" for link in addresses.remove_links()]
+    deleted = _delete_flows(_addresses(own, "udp"), "UDP") + _delete_flows(_addresses(own, "tcp"), "TCP")
     if deleted:
         removed.append(f"{deleted} conntrack entries")
     return removed
 
 
-def _apply(planned: Plan) -> None:
-    if planned.transaction:
-        nft.carry_out(planned.transaction)
-    for address in planned.add:
-        addresses.add(address.ip, address.interface)
+def _addresses(listeners: Iterable[NodeListener], transport: str) -> list[str]:
+    """Each once; not one that is an interface's own: conntrack knows no interface."""
+    return sorted({one.address for one in listeners if one.transport == transport and not one.interface})
+
+
+def _table() -> Present | None:
+    return _read(tables.read, f"table {TABLE}")
+
+
+def _read(read: Callable[[Iterable[Entry]], T], what: str) -> T | None:
+    entries = nft.listing(what)
+    try:
+        return None if entries is None else read(entries)
+    except (LookupError, TypeError, ValueError) as error:
+        raise nft.senseless(error) from error
+
+
+def _others(listeners: Iterable[NodeListener], wanted: Iterable[NodeListener]) -> tuple[NodeListener, ...]:
+    """Those that the kernel does not take for one of the wanted, each once."""
+    known = {one.element for one in wanted}
+    return tuple({one.element: one for one in reversed((*listeners,)) if one.element not in known}.values())
 
 
 def _forget(listeners: Sequence[NodeListener]) -> None:
@@ -208,9 +249,9 @@ def _forget(listeners: Sequence[NodeListener]) -> None:
     The kernel takes one hook of a table after the other into use, so a reply that leaves in between can be tracked:
     its entry is the wrong way round, and what the client sends belongs to it as its answer.
     """
-    to = {one.address: None for one in listeners if one.leasable and one.transport == "udp" and not one.interface}
+    to = _addresses((one for one in listeners if one.leasable), "udp")
     try:
-        deleted = _delete_flows(list(to), untranslated_only=True)
+        deleted = _delete_flows(to, "UDP", untranslated_only=True)
     except NodeError as error:
         _log.warning("flows that conntrack delivers here may not fail over for 120 s: %s", error)
         return
@@ -218,7 +259,7 @@ def _forget(listeners: Sequence[NodeListener]) -> None:
         _log.info("%d conntrack entries without DNAT deleted", deleted)
 
 
-def _delete_flows(to: Sequence[str], *, untranslated_only: bool) -> int:
+def _delete_flows(to: Sequence[str], protocol: Protocol, *, untranslated_only: bool = False) -> int:
     if not to:
         return 0
     try:
@@ -227,9 +268,10 @@ def _delete_flows(to: Sequence[str], *, untranslated_only: bool) -> int:
             to,
             ours.__contains__,
             lambda flow: flow if not untranslated_only or flow.target == flow.destination else None,
+            protocol,
         ).found
         replies = conntrack.dump(
-            to, lambda _: True, lambda flow: flow if flow.source in ours else None, sources=True
+            to, lambda _: True, lambda flow: flow if flow.source in ours else None, protocol, sources=True
         ).found
         return sum(conntrack.delete((*flows, *replies)))
     except conntrack.ConntrackError as error:

@@ -1,10 +1,11 @@
 """The program nft: the one place where it is called. It changes one table and no other."""
 
+import json
 import os
 import shutil
 import subprocess
 
-from proxy.node.table import TABLE
+from proxy.node.table import TABLE, Entry
 
 _PATIENCE = 20.0
 """Other programs hold the kernel's lock for seconds when they load 100,000 rules."""
@@ -18,14 +19,24 @@ class NodeError(Exception):
     """The node's kernel can't be set up as wanted; the text names what is in the way and says what to do."""
 
 
-def listing(table: str = TABLE) -> bytes | None:
-    """A table as JSON; None if there is none. Raises NodeError."""
-    done = _nft("-j", "list", "table", *table.split())
-    if done.returncode == 0:
-        return done.stdout
-    if b"No such file or directory" in done.stderr:
-        return None
-    raise _explained(done)
+def listing(what: str = f"table {TABLE}") -> list[Entry] | None:
+    """A table or a set with all that is in it; None if there is none. Raises NodeError."""
+    done = _nft("-j", "list", *what.split())
+    if done.returncode != 0:
+        if b"No such file or directory" in done.stderr:
+            return None
+        raise _explained(done)
+    try:
+        entries = json.loads(done.stdout)["nftables"]
+        return [(kind, value) for entry in entries for kind, value in entry.items() if kind != "metainfo"]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise senseless(error) from error
+
+
+def senseless(error: Exception) -> NodeError:
+    """What nft printed is not what was expected of it."""
+    said = f"{type(error).__name__}: {error}"
+    return NodeError(f"nft's answer makes no sense ({said[:200]}); `nft -j list table {TABLE}` shows it")
 
 
 def carry_out(transaction: str) -> None:

@@ -3,15 +3,14 @@
 It only looks. iptables-legacy's rules are not among what it can see.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from proxy.node import addresses, nft
 from proxy.node.plan import NODELOCAL_LINK
-from proxy.node.table import NodeListener
+from proxy.node.table import Entry, NodeListener
 
-_RAW = {4: "ip raw", 6: "ip6 raw"}
+_RAW = {4: "table ip raw", 6: "table ip6 raw"}
 """Where iptables-nft has the table `raw`."""
 
 
@@ -28,35 +27,31 @@ def untracked(listeners: Iterable[NodeListener]) -> list[str]:
     listeners = [one for one in listeners if one.leasable]
     ruled = set()
     for version in {one.version for one in listeners}:
-        listing = nft.listing(_RAW[version])
-        if listing is not None:
-            ruled |= set(_untracked(listing))
+        ruled |= set(_untracked(nft.listing(_RAW[version]) or ()))
     return [one.name for one in listeners if (one.ip, one.transport, one.port) in ruled]
 
 
-def _untracked(listing: bytes) -> Iterator[tuple[str, str, int]]:
+def _untracked(entries: Iterable[Entry]) -> Iterator[tuple[str, str, int]]:
     """Address, transport and port of every rule of PREROUTING with the target NOTRACK, which nft's JSON calls CT."""
-    for entry in json.loads(listing)["nftables"]:
-        rule = entry.get("rule", {})
-        if rule.get("chain") != "PREROUTING":
-            continue
-        expressions = rule["expr"]
-        if not any(_is_notrack(expression) for expression in expressions):
-            continue
-        matched = dict(_matched(expressions))
-        port = next(((name[0], matched[name]) for name in matched if name[1] == "dport"), None)
-        ip = next((matched[name] for name in matched if name[1] == "daddr"), None)
-        if port is not None and isinstance(ip, str) and isinstance(port[1], int):
-            yield ip, port[0], port[1]
+    for entry in entries:
+        match entry:
+            case "rule", {"chain": "PREROUTING", "expr": [*expressions]} if any(map(_is_notrack, expressions)):
+                matched = dict(_matched(expressions))
+                port = next(((name[0], matched[name]) for name in matched if name[1] == "dport"), None)
+                ip = next((matched[name] for name in matched if name[1] == "daddr"), None)
+                if port is not None and isinstance(ip, str) and isinstance(port[1], int):
+                    yield ip, port[0], port[1]
 
 
-def _is_notrack(expression: dict[str, Any]) -> bool:
-    return "notrack" in expression or expression.get("xt", {}).get("name") in ("CT", "NOTRACK")
+def _is_notrack(expression: object) -> bool:
+    match expression:
+        case {"notrack": _} | {"xt": {"name": "CT" | "NOTRACK"}}:
+            return True
+    return False
 
 
-def _matched(expressions: Iterable[dict[str, Any]]) -> Iterator[tuple[tuple[str, str], Any]]:
+def _matched(expressions: Iterable[object]) -> Iterator[tuple[tuple[str, str], Any]]:
     for expression in expressions:
-        match = expression.get("match")
-        if match and match["op"] == "==" and "protocol" in match["left"].get("payload", {}):
-            payload = match["left"]["payload"]
-            yield (payload["protocol"], payload["field"]), match["right"]
+        match expression:
+            case {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}:
+                yield (protocol, field), right

@@ -3,7 +3,7 @@
 Wanted state and present state go in; nothing here reads or changes anything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,10 +38,6 @@ class Plan:
     """`ip:port` of UDP listeners, to which conntrack may have entries without DNAT: those are to be deleted."""
     remove: tuple[Address, ...]
 
-    @property
-    def empty(self) -> bool:
-        return not (self.transaction or self.add or self.remove)
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -62,16 +58,17 @@ class Wanted:
     run: str
     asking_user: int | None = None
     """The user id of our workers."""
+    leaving: tuple[NodeListener, ...] = ()
+    """Listeners of before whose sockets may still be open."""
 
 
-def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[NodeListener] = ()) -> Plan:
-    """What to do. `fingerprint` is what the table had when this run last wrote it.
-
-    Addresses of listeners that are `leaving` are not removed yet, though their table entries are the wanted ones.
-    """
+def plan(wanted: Wanted, found: Found, fingerprint: str = "") -> Plan:
+    """What to do. `fingerprint` is what the table had when this run last wrote it."""
     listeners = [one for one in wanted.listeners if one.leasable]
+    leaving = [one for one in wanted.leaving if one.leasable]
+    known = [*listeners, *leaving]
     present = found.table
-    made = table(listeners, wanted.mode, wanted.lease, wanted.asking_user) if listeners else None
+    made = table(known, wanted.mode, wanted.lease, wanted.asking_user, leaving) if known else None
     if made is None:
         change = f"delete table {TABLE}\n" if present is not None else ""
     elif present is not None and _unchanged(present, made, wanted.run, fingerprint):
@@ -82,12 +79,12 @@ def plan(wanted: Wanted, found: Found, fingerprint: str = "", leaving: Sequence[
     missing = {
         one.ip: Address(one.ip, one.interface or wanted.interface) for one in listeners if _addable(one, wanted)
     }
-    kept = {one.ip for one in (*listeners, *leaving)}
+    kept = {one.ip for one in known}
     return Plan(
         made,
         change,
         tuple(address for ip, address in missing.items() if ip not in here),
-        tuple(dict.fromkeys(one.address for one in listeners if one.transport == "udp" and not one.interface)),
+        tuple(dict.fromkeys(one.address for one in known if one.transport == "udp" and not one.interface)),
         tuple(address for address in found.addresses if address.ours and address.ip not in kept),
     )
 
@@ -137,17 +134,17 @@ def drift(wanted: Wanted, found: Found, fingerprint: str) -> dict[str, list[str]
     return {"table": table_trouble, "address": [f"the address {ip} is gone" for ip in gone]}
 
 
-def things_that_stay(wanted: Wanted, found: Found, link_is_ours: bool) -> list[str]:
-    """What is still there after a clean stop, each by its name."""
+def things_that_stay(wanted: Wanted, found: Found, our_links: Collection[str]) -> list[str]:
+    """What is still there after a clean stop, each by its name; `our_links` are those that we made or would make."""
     own = staying(wanted.listeners)
-    others = {address.ip for address in found.addresses if not address.ours and address.interface != NODELOCAL_LINK}
+    others = {one.ip for one in found.addresses if not one.ours and one.interface != NODELOCAL_LINK}
     added = dict.fromkeys(one.ip for one in own if one.ip not in others and _addable(one, wanted))
+    on = {one.ip: one.interface for one in found.addresses if one.ours}
+    links = dict.fromkeys(on.get(ip, wanted.interface) for ip in added)
     stay = [f"address {ip}" for ip in added]
     if own:
         stay.append(f"table {TABLE}")
-    if added and link_is_ours:
-        stay.append(f"link {wanted.interface}")
-    return stay
+    return stay + [f"link {link}" for link in links if link in our_links]
 
 
 def as_text(wanted: Wanted, found: Found, planned: Plan, stay: Sequence[str]) -> Iterator[str]:

@@ -7,11 +7,13 @@ time below a second.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Literal
 
+Entry = tuple[str, Mapping[str, Any]]
+"""What nft's JSON says of one thing: its kind, such as `set`, and its properties."""
 Mode = Literal["serving", "draining", "stopped"]
 """`draining`: no answer takes a lease, and what still comes here is counted. `stopped`: no lease, nothing counted."""
 
@@ -84,9 +86,9 @@ class NodeListener:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Those of `fallback` that DNAT can reach: of the same IP family, and not too many."""
-        same = [address for address in self.fallback if address.startswith("[") == (self.version == 6)]
-        return tuple(sorted(same)[:MOST_ENDPOINTS])
+        """Those of `fallback` that DNAT can reach: of the same IP family, routed, and not too many."""
+        reached = [one for one in self.fallback if _reached_by_dnat(one, self.version)]
+        return tuple(sorted(reached)[:MOST_ENDPOINTS])
 
     @property
     def element(self) -> str:
@@ -98,6 +100,12 @@ class NodeListener:
         """Whether the kernel can send its packets elsewhere: not those of a wildcard or of loopback."""
         ip = ip_address(self.ip)
         return not (ip.is_unspecified or ip.is_loopback)
+
+
+def _reached_by_dnat(endpoint: str, version: int) -> bool:
+    """nft names no interface, and what a pod sends is not let through to loopback (martian)."""
+    ip = endpoint.rpartition(":")[0].strip("[]")
+    return "%" not in ip and (":" in ip) == (version == 6) and not ip_address(ip).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +135,28 @@ class Present:
     """Which run wrote it last; later ones are greater."""
     digest: str
     """Of the `Table` that was written."""
+    listeners: tuple[NodeListener, ...]
+    """What it was made for, without interfaces and endpoints."""
     other: bool
     fingerprint: str
     """Equal as long as nobody changed the table; leases, connections and counters come and go in it."""
 
 
-def table(listeners: Sequence[NodeListener], mode: Mode, lease: float, asking_user: int | None = None) -> Table:
+def table(
+    listeners: Sequence[NodeListener],
+    mode: Mode,
+    lease: float,
+    asking_user: int | None = None,
+    leaving: Collection[NodeListener] = (),
+) -> Table:
     """What the kernel should have for these listeners; `lease` in seconds.
 
     What `asking_user`, the user id of our workers, sends to a Service's IP is a question of ours: it goes to kube-
     proxy or the Service's endpoints, never back to our own listener. While draining and afterwards no answer takes
     a lease. A listener of our own that has no endpoint to fall back to is never tracked: conntrack would pin its
-    flows to local delivery, and no later rule would reach them.
+    flows to local delivery, and no later rule would reach them. Those of the listeners that are `leaving` lose the
+    lease before their sockets close; what these still answer stays untracked, and connections stay where they began.
+    It is overruled and not deleted: an answer that leaves while a transaction is made would bring it back.
     """
     sets: dict[str, tuple[str, tuple[str, ...]]] = {}
     maps: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -150,6 +168,7 @@ def table(listeners: Sequence[NodeListener], mode: Mode, lease: float, asking_us
         sets[f"listeners{version}"] = _set(version, [one.element for one in of_family])
         sets[f"bare{version}"] = _set(version, [one.element for one in bare])
         sets[f"services{version}"] = _set(version, [one.element for one in of_family if one.service])
+        sets[f"leaving{version}"] = _set(version, [one.element for one in of_family if one in leaving])
         sets[f"lease{version}"] = (f"type {_KEY[version]}; size {_LEASES}; flags dynamic,timeout;", ())
         ends = f"ipv{version}_addr . inet_service"
         sets[f"flows{version}"] = (f"type {ends} . {ends}; size {_FLOWS}; flags dynamic,timeout;", ())
@@ -202,7 +221,11 @@ def _hooked(
     live = families if mode != "stopped" else []
     services = [version for version in live if sets[f"services{version}"][1] and asking_user is not None]
     asked = {version: f"meta skuid {asking_user} {_TO[version]} @services{version}" for version in services}
-    untracked = [f"meta l4proto udp {_TO[version]} @lease{version} notrack" for version in serving]
+    untracked = [f"{_TO[version]} @bare{version} notrack" for version in bare]
+    leaving = [version for version in serving if sets[f"leaving{version}"][1]]
+    untracked += [f"{_FLOW[version]} @flows{version} {_TO[version]} @leaving{version} notrack" for version in leaving]
+    untracked += [f"{_TO[version]} @leaving{version} accept" for version in leaving]
+    untracked += [f"meta l4proto udp {_TO[version]} @lease{version} notrack" for version in serving]
     # A connection stays where it began: here, or with whom conntrack gave it to.
     known = {one: f"update @flows{one} {{ {_FLOW[one]} timeout {_FLOW_TIMEOUT} }}" for one in families}
     for version in serving:
@@ -210,13 +233,13 @@ def _hooked(
         untracked.append(f"{_FLOW[version]} @flows{version} {_TO[version]} @lease{version} {known[version]} notrack")
     if mode == "draining":
         untracked += [f"{_FLOW[version]} @flows{version} notrack" for version in families]
-    untracked += [f"{_TO[version]} @bare{version} notrack" for version in bare]
     yield "prerouting", _hook("filter", "prerouting", -300), tuple(untracked)
     # Probes first: they must reach a listener that has no lease. Of TCP only data is an answer: a stopped process's
     # kernel goes on accepting connections and acknowledging.
     rules = [f"meta mark {PROBE_MARK:#010x} {_TO[version]} @listeners{version} notrack" for version in live]
     rules += [f"{ours} accept" for ours in asked.values()]
     rules += untracked
+    rules += [f"{_FROM[version]} @leaving{version} notrack accept" for version in leaving]  # `notrack` alone goes on
     for answer in ("meta l4proto udp", "tcp flags & psh == psh"):
         for version in serving:
             refresh = f"update @lease{version} {{ {_FROM[version]} timeout {round(lease * 1000)}ms }}"
@@ -263,6 +286,10 @@ def transaction(wanted: Table, present: Present | None, run: str) -> str:
     for name, (_, elements) in wanted.sets.items():
         if elements:
             lines.append(f"add element {TABLE} {name} {{ {', '.join(elements)} }}")
+    for listener in present.listeners if present is not None else ():
+        if listener.element not in wanted.sets[f"listeners{listener.version}"][1]:
+            lease = f"element {TABLE} lease{listener.version} {{ {listener.element} }}"
+            lines += [f"add {lease}", f"delete {lease}"]  # one that is not held could not be deleted
     for name, (_, rules) in wanted.chains.items():
         lines += [f"add rule {TABLE} {name} {rule}" for rule in rules]
     about = f"sidestep schema {SCHEMA} run {run} table {wanted.digest}"
@@ -291,55 +318,54 @@ def _kind(name: str, wanted: Table) -> str:
     return "map" if wanted.sets[name][0].endswith(": verdict;") else "set"
 
 
-def read(listing: bytes) -> Present:
-    """The table out of what `nft -j list table` printed. Raises ValueError for what makes no sense."""
+def read(entries: Iterable[Entry]) -> Present:
+    """The table out of what nft listed of it. Raises LookupError, TypeError or ValueError for what makes no sense."""
     names: dict[str, set[str]] = {"set": set(), "map": set(), "chain": set()}
+    elements: dict[str, list[tuple[str, str, int]]] = {}
     lasting: list[Any] = []
     written = None
-    for kind, value in _entries(listing):
+    for kind, value in entries:
         if kind in names:
             names[kind].add(value["name"])
         if kind == "set" and value["name"] == "run":
             written = _COMMENT.fullmatch(value.get("comment", ""))
+        if kind == "set" and value["name"].startswith(("listeners", "services")):
+            elements[value["name"]] = [element["concat"] for element in value.get("elem", [])]
         lasting.append((kind, _lasting(kind, value)))
+    other = written is None or int(written["schema"]) != SCHEMA
     return Present(
         sets=frozenset(names["set"]),
         maps=frozenset(names["map"]),
         chains=frozenset(names["chain"]),
         run=written["run"] if written else "",
         digest=written["digest"] if written else "",
-        other=written is None or int(written["schema"]) != SCHEMA,
+        listeners=() if other else tuple(_listeners(elements)),
+        other=other,
         fingerprint=hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def listened(listing: bytes) -> frozenset[str]:
-    """The listeners that the table was made for, by name, out of the same listing."""
-    found = set()
-    for kind, value in _entries(listing):
-        if kind == "set" and value["name"] in ("listeners4", "listeners6"):
-            found |= {_name(element["concat"]) for element in value.get("elem", [])}
-    return frozenset(found)
+def _listeners(elements: Mapping[str, Sequence[tuple[str, str, int]]]) -> Iterator[NodeListener]:
+    for version in (4, 6):
+        services = elements.get(f"services{version}", ())
+        for concat in elements.get(f"listeners{version}", ()):
+            address, transport = _name(concat).split("/")
+            yield NodeListener(address, "udp" if transport == "udp" else "tcp", concat in services)
 
 
-def arrived(listing: bytes) -> dict[str, int]:
-    """The packets that reached each listener while draining, by its name, out of the same listing."""
+def arrived(entries: Iterable[Entry]) -> dict[str, int]:
+    """The packets that reached each listener while draining, by its name, out of the sets that nft listed.
+
+    Raises as `read`.
+    """
     counts = {}
-    for kind, value in _entries(listing):
-        if kind == "set" and value["name"] in ("arrived4", "arrived6"):
-            for element in value.get("elem", []):
-                counts[_name(element["elem"]["val"]["concat"])] = int(element["elem"]["counter"]["packets"])
+    for kind, value in entries:
+        for element in value.get("elem", []) if kind == "set" else ():
+            counts[_name(element["elem"]["val"]["concat"])] = int(element["elem"]["counter"]["packets"])
     return counts
 
 
-def _entries(listing: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in json.loads(listing)["nftables"]:
-        for kind, value in entry.items():
-            if kind != "metainfo":
-                yield kind, value
-
-
-def _lasting(kind: str, value: dict[str, Any]) -> dict[str, Any]:
+def _lasting(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Without what changes by itself: handles, leases, connections, counters, the order in a hash."""
     kept = {key: part for key, part in value.items() if key != "handle"}
     if kind == "set" and value["name"].startswith(("lease", "flows", "arrived")):

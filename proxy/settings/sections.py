@@ -267,7 +267,7 @@ class Node(Struct, frozen=True, kw_only=True):
     manage: Annotated[bool, Flag(), "Set up addresses and nft rules, which needs NET_ADMIN."] = True
     interface: Annotated[
         str,
-        Text(r"^(?!\.{1,2}$)[^\s/:%]{1,15}$", "an interface's name of at most 15 bytes"),
+        Text(r"^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}$", "an interface's name of at most 15 ASCII characters"),
         "The interface that holds the addresses.",
     ] = "sidestep0"
     lease: Annotated[

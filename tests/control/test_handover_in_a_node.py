@@ -2,17 +2,20 @@
 
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.control.eventually import eventually
 from tests.control.sidestep import command
+from tests.control.test_node import KUBE_PROXY
 from tests.control.test_node_commands import CONFIG, ENDPOINTS, stay_lines
-from tests.node.network import Network, a_network, addresses, rules
+from tests.node.network import SERVICE, Network, a_network, addresses, rules
 from tests.node.network import run as run_shell
 from tests.node.running import Running
 
@@ -63,6 +66,61 @@ async def test_after_a_successor_that_cannot_start_the_first_run_has_the_kernel_
     assert "10.96.0.10/32" not in addresses()
     assert "169.254.20.10/32" in addresses()
     assert "address 169.254.20.10" in stay_lines(planned)
+
+
+@pytest.fixture
+def fewer(first: Path, tmp_path: Path) -> Path:
+    """Of a run that leaves the Service's IP to kube-proxy."""
+    run_shell(KUBE_PROXY)
+    file = tmp_path / "fewer.yaml"
+    file.write_text(first.read_text().replace('"10.96.0.10:53", "127', '"127'))
+    return file
+
+
+@contextmanager
+def asked(network: Network, address: str) -> Iterator[list[str | None]]:
+    """Meanwhile a client that keeps its source port and one that never does ask in turns; who answered them."""
+    clients = [network.client(address, "udp", inside=network.pod) for _ in range(2)]
+    done = threading.Event()
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        while not done.is_set():
+            answers.extend([clients[0].ask(0.5), clients[1].fresh().ask(0.5)])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        done.set()
+        thread.join()
+
+
+async def test_an_address_that_a_reload_takes_off_the_list_costs_nobody_a_question(
+    network: Network, first: Path, fewer: Path
+) -> None:
+    with Running(first) as run:
+        await eventually(run.ready)
+        with asked(network, SERVICE) as answers:
+            os.replace(fewer, first)
+            os.kill(run.pid, signal.SIGHUP)
+            await eventually(lambda: "10.96.0.10/32" not in addresses())
+        assert None not in answers, [i for i, a in enumerate(answers) if a is None] + [len(answers)]
+        assert answers[-1] == "coredns"
+
+
+async def test_an_address_that_a_successor_does_not_list_costs_nobody_a_question(
+    network: Network, first: Path, fewer: Path
+) -> None:
+    with Running(first) as run:
+        await eventually(run.ready)
+        with asked(network, SERVICE) as answers, Running(fewer) as successor:
+            await eventually(run.ended)
+            await eventually(successor.ready)
+            await eventually(lambda: "10.96.0.10/32" not in addresses())
+        assert None not in answers, [i for i, a in enumerate(answers) if a is None] + [len(answers)]
+        assert answers[-1] == "coredns"
 
 
 @pytest.fixture

@@ -276,6 +276,51 @@ async def test_a_reload_with_other_addresses_takes_the_old_ones_away_last(networ
     node.stop()
 
 
+@pytest.mark.parametrize("pod", [True, False])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_what_is_no_longer_listed_falls_back_before_its_socket_closes(
+    network: Network, transport: str, pod: bool
+) -> None:
+    kept = NodeListener("169.254.20.11:53", "udp", fallback=(COREDNS,))
+    node = keeper()
+    node.prepare([*DNS, kept])
+    listener = network.answering("sidestep", LINK_LOCAL, LINK_LOCAL6, kept.address)
+    inside = network.pod if pod else None
+    client = network.client(LINK_LOCAL, transport, inside=inside)
+    connected = network.client(LINK_LOCAL, "tcp kept", inside=inside)
+    async with running(node):
+        await eventually(held(node, [*DNS, kept]))
+        assert client.ask(5) == connected.ask(5) == "sidestep"
+        await node.update([kept], NODE)
+        for _ in range(5):
+            assert client.ask(5) == network.client(LINK_LOCAL, transport, inside=inside).ask(5) == "coredns"
+        assert connected.ask(5) == "sidestep"
+        await node.update([*DNS, kept], NODE)  # as after a reload that failed
+        await eventually(held(node, [*DNS, kept]))
+        await answers(client, "sidestep")
+    listener.kill()
+    node.stop()
+
+
+async def test_a_service_that_the_next_run_does_not_list_is_kube_proxys_with_every_flow(network: Network) -> None:
+    run(KUBE_PROXY)
+    old, new = keeper(), keeper()
+    both = [*DNS, NodeListener(SERVICE, "udp", service=True)]
+    old.prepare(both)
+    listener = network.answering("sidestep", LINK_LOCAL, LINK_LOCAL6, SERVICE)
+    one_port = network.client(SERVICE, "udp", inside=network.pod)
+    async with running(old):
+        await eventually(held(old, both))
+        assert one_port.ask(5) == "sidestep"
+        new.prepare(DNS)
+        assert [one_port.ask(5) for _ in range(5)] == ["coredns"] * 5
+    listener.kill()
+    await new.settle()
+    assert "10.96.0.10/32" not in addresses()
+    assert one_port.ask(5) == "coredns"
+    new.stop()
+
+
 async def test_a_new_run_takes_over_after_a_sigkill(network: Network) -> None:
     killed = keeper()
     killed.prepare(DNS)

@@ -13,7 +13,7 @@ from proxy.node import nft
 from proxy.node.kernel import Kernel, clean_up
 from proxy.node.nft import NodeError
 from proxy.node.plan import Address
-from proxy.node.table import NodeListener
+from proxy.node.table import Entry, NodeListener
 from tests.node.network import (
     COREDNS,
     COREDNS6,
@@ -62,6 +62,11 @@ def ips() -> set[str]:
     """All but those that every link has."""
     found = {address.partition("/")[0] for address in addresses()} - {"127.0.0.1", "::1"}
     return {ip for ip in found if not ip.startswith("fe80:")}
+
+
+def links() -> set[str]:
+    """Those that we made."""
+    return node_addresses.our_links("lo")
 
 
 def test_set_up_brings_table_and_addresses(interface: str) -> None:
@@ -124,7 +129,7 @@ def test_what_others_made_stays_untouched(interface: str) -> None:
     one.set_up([*ALL, NodeListener("192.0.2.1:53", "tcp", fallback=(COREDNS,))], 0.5)
     one.settle()
     one.take_down()
-    clean_up(ALL, "sidestep0")
+    clean_up(ALL)
     assert rules() == others
     assert ips() == {"169.254.20.11", "192.0.2.1"}
 
@@ -167,7 +172,7 @@ def test_a_link_that_somebody_deleted_is_made_again(monkeypatch: pytest.MonkeyPa
     run("ip link del sidestep0")
     assert "the address 169.254.20.10 is gone" in one.repair()
     assert ips() == had
-    assert node_addresses.link_is_ours("sidestep0")
+    assert links() == {"sidestep0"}
 
 
 def test_a_lease_and_the_packets_of_others_are_no_damage() -> None:
@@ -242,14 +247,14 @@ def test_a_stop_leaves_our_own_addresses_with_their_fallback(interface: str) -> 
     assert f"{OWN.element} : goto" in left
     assert f"{OWN6.element} : goto" in left
     assert "update @lease" not in left
-    assert node_addresses.link_is_ours("sidestep0") == (interface == "sidestep0")
+    assert links() == {interface} - {"lo"}
 
 
 def test_a_stop_leaves_nothing_of_services_alone(interface: str) -> None:
     one = kernel()
     one.set_up([OF_SERVICE], 0.5)
     one.take_down()
-    assert (rules(), ips(), node_addresses.link_exists("sidestep0")) == ("", set(), False)
+    assert (rules(), ips(), links()) == ("", set(), set())
 
 
 def test_clean_up_takes_everything_away_and_finds_nothing_more(interface: str) -> None:
@@ -260,14 +265,14 @@ def test_clean_up_takes_everything_away_and_finds_nothing_more(interface: str) -
         run("ip route add 10.244.1.2 dev lo")
         client.sendto(b"?", ("169.254.20.10", 53))
     assert len(flows("169.254.20.10")) == 1
-    removed = clean_up([], "sidestep0")
+    removed = clean_up([])
     assert "table inet sidestep" in removed
     assert f"address 169.254.20.10 on {interface}" in removed
     assert ("link sidestep0" in removed) == (interface == "sidestep0")
     assert "1 conntrack entries" in removed
     assert (rules(), ips(), flows("169.254.20.10")) == ("", set(), [])
-    assert not node_addresses.link_exists("sidestep0")
-    assert clean_up([], "sidestep0") == []
+    assert links() == set()
+    assert clean_up([]) == []
 
 
 def test_flows_that_conntrack_pinned_to_us_are_forgotten() -> None:
@@ -278,6 +283,76 @@ def test_flows_that_conntrack_pinned_to_us_are_forgotten() -> None:
         assert len(flows("169.254.20.10")) == 1
         kernel().set_up([OWN], 0.5)
         assert flows("169.254.20.10") == []
+
+
+def test_clean_up_ends_connections_to_the_fallback() -> None:
+    run("nft add table inet other; nft 'add chain inet other in { type filter hook input priority 0; }'")
+    run("nft add rule inet other in ct state new accept")
+    kernel().set_up([NodeListener(LINK_LOCAL, "tcp", fallback=("10.244.1.2:53",))], 0.5)
+    run("ip addr add 10.244.1.2/32 dev lo")
+    with socket.create_server(("10.244.1.2", 53)), socket.create_connection(("169.254.20.10", 53), 5):
+        assert "dport=53" in run("conntrack -L -p tcp --orig-dst 169.254.20.10 2>/dev/null")
+        assert "1 conntrack entries" in clean_up([])
+    assert run("conntrack -L -p tcp --orig-dst 169.254.20.10 2>/dev/null") == ""
+
+
+def test_a_link_of_an_earlier_name_goes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_addresses, "KIND", KINDS["sidestep0"])
+    Kernel("before0").set_up([OWN], 0.5)
+    kernel().set_up([OWN, STATSD], 0.5, take_over=True)
+    assert links() == {"before0", "sidestep0"}
+    assert {"link before0", "link sidestep0"} < set(clean_up([]))
+    assert links() == set()
+
+
+def test_transactions_of_others_are_followed_by_a_look_at_the_table_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    one.repair()
+    looks: list[str] = []
+    listing = nft.listing
+
+    def watched(what: str) -> list[Entry] | None:
+        looks.append(what)
+        return listing(what)
+
+    monkeypatch.setattr(nft, "listing", watched)
+    assert one.repair() == []
+    assert looks == []
+    run("nft add table inet other")
+    assert one.repair() == []
+    assert looks == ["table inet sidestep"]
+
+
+def test_without_ipv6_on_the_interface_it_is_told_and_a_stop_leaves_what_it_always_does() -> None:
+    run("sysctl -qw net.ipv6.conf.lo.disable_ipv6=1")
+    failed = kernel()
+    with pytest.raises(NodeError, match=r"fd00:169::10: IPv6 is disabled on lo; .*net\.ipv6\.conf\.lo\.disable_ipv6"):
+        failed.set_up([OF_SERVICE, OWN, OWN6], 0.5, take_over=True)
+    assert "10.96.0.10" in ips()
+    failed.set_up([OF_SERVICE, OWN], 0.5, take_over=True)
+    with pytest.raises(NodeError):
+        failed.set_up([OF_SERVICE, OWN, OWN6], 0.5, take_over=True)
+    run("sysctl -qw net.ipv6.conf.lo.disable_ipv6=0")
+    failed.take_down()
+    assert ips() == {"169.254.20.10", "fd00:169::10"}
+    assert "update @lease" not in rules()
+    assert f"{OWN.element} : goto" in rules()
+
+
+def test_a_change_that_fails_leaves_all_as_it_was() -> None:
+    run("sysctl -qw net.ipv6.conf.lo.disable_ipv6=1")
+    one = kernel()
+    one.set_up([OWN, STATSD], 0.5)
+    run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'")
+    before = rule_lines()
+    with pytest.raises(NodeError):
+        one.set_up([OWN, OWN6], 0.5)
+    assert rule_lines() == before
+    assert ips() == {"169.254.20.10", "169.254.20.11"}
+    assert one.repair() == []
 
 
 def transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -342,7 +417,7 @@ def test_an_interface_that_is_there_is_used_and_not_removed() -> None:
     one.set_up([OWN], 0.5)
     assert one.interface == "sidestep0"
     assert Address("169.254.20.10", "sidestep0") in node_addresses.present()
-    clean_up([OWN], "sidestep0")
+    clean_up([OWN])
     assert "169.254.20.10" not in ips()
     assert "sidestep0" in run("ip link")
 
@@ -372,6 +447,14 @@ def test_what_is_in_the_way_is_told_with_advice(fake_nft: Path, says: str, told:
     with pytest.raises(NodeError, match=told):
         kernel().set_up([OWN], 0.5)
     assert ips() == set()
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{{"nftables": [7]}}', '{{"nftables": [{{"set": {{}}}}]}}'])
+def test_an_answer_of_nft_that_makes_no_sense_is_told(fake_nft: Path, said: str) -> None:
+    fake_nft.write_text(f"#!/bin/sh\necho '{said}'\n")
+    fake_nft.chmod(fake_nft.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(NodeError, match=r"nft's answer makes no sense .*`nft -j list table inet sidestep` shows it"):
+        kernel().set_up([OWN], 0.5)
 
 
 def test_a_node_without_nft_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

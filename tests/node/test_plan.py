@@ -6,6 +6,7 @@ from proxy.node.plan import (
     NODELOCAL_LINK,
     Address,
     Found,
+    Plan,
     Wanted,
     as_json,
     as_text,
@@ -27,7 +28,7 @@ NOTHING = Found(None, (Address("127.0.0.1", "lo", ours=False),))
 
 def present(listeners: tuple[NodeListener, ...] = ALL, run: str = "me", fingerprint: str = "f") -> Present:
     digest = table([one for one in listeners if one.leasable], "serving", 0.5).digest
-    return Present(frozenset(), frozenset(), frozenset(), run, digest, False, fingerprint)
+    return Present(frozenset(), frozenset(), frozenset(), run, digest, (), False, fingerprint)
 
 
 def whole(*more: Address) -> Found:
@@ -35,16 +36,19 @@ def whole(*more: Address) -> Found:
     return Found(present(), (*NOTHING.addresses, *ours, *more))
 
 
+def nothing_is_done(planned: Plan) -> bool:
+    return not (planned.transaction or planned.add or planned.remove)
+
+
 def test_from_nothing_each_address_is_added_once() -> None:
     planned = plan(WANTED, NOTHING)
     assert [address.ip for address in planned.add] == ["169.254.20.10", "10.96.0.10"]
     assert planned.transaction.startswith("add table inet sidestep\n")
     assert planned.untrack == ("169.254.20.10:53", "10.96.0.10:53")
-    assert not planned.empty
 
 
 def test_where_all_is_as_wanted_there_is_nothing_to_do() -> None:
-    assert plan(WANTED, whole(), "f").empty
+    assert nothing_is_done(plan(WANTED, whole(), "f"))
 
 
 def test_another_runs_table_is_written_anew() -> None:
@@ -61,8 +65,17 @@ def test_only_our_own_addresses_are_removed() -> None:
 
 
 def test_what_is_leaving_keeps_its_address() -> None:
-    leaving = [NodeListener("169.254.20.99:53", "udp")]
-    assert plan(WANTED, whole(Address("169.254.20.99", "sidestep0")), "f", leaving).remove == ()
+    leaving = (NodeListener("169.254.20.99:53", "udp"),)
+    planned = plan(replace(WANTED, leaving=leaving), whole(Address("169.254.20.99", "sidestep0")), "f")
+    assert planned.remove == ()
+    assert planned.untrack == ("169.254.20.10:53", "10.96.0.10:53", "169.254.20.99:53")
+    assert "leaving4 { 169.254.20.99 . udp . 53 }" in planned.transaction
+
+
+def test_what_is_leaving_gets_no_address_any_more() -> None:
+    leaving = (NodeListener("169.254.20.99:53", "udp"),)
+    assert plan(replace(WANTED, leaving=leaving), whole(), "f").add == ()
+    assert drift(replace(WANTED, leaving=leaving), whole(), "f")["address"] == []
 
 
 def test_an_address_that_others_gave_is_not_added() -> None:
@@ -84,7 +97,7 @@ def test_a_link_local_ipv6_address_belongs_to_its_own_interface() -> None:
 def test_without_listeners_the_table_goes() -> None:
     planned = plan(replace(WANTED, listeners=(LOOPBACK,)), whole(), "f")
     assert planned.transaction == "delete table inet sidestep\n"
-    assert plan(replace(WANTED, listeners=()), NOTHING).empty
+    assert nothing_is_done(plan(replace(WANTED, listeners=()), NOTHING))
 
 
 def test_drift_is_told_by_kind() -> None:
@@ -98,22 +111,27 @@ def test_drift_is_told_by_kind() -> None:
 
 def test_what_stays_is_ours_and_no_services() -> None:
     assert staying(ALL) == (OWN, OWN_TCP)
-    assert things_that_stay(WANTED, NOTHING, True) == [
+    assert things_that_stay(WANTED, NOTHING, {"sidestep0"}) == [
         "address 169.254.20.10",
         "table inet sidestep",
         "link sidestep0",
     ]
-    assert things_that_stay(WANTED, NOTHING, False) == ["address 169.254.20.10", "table inet sidestep"]
-    assert things_that_stay(replace(WANTED, listeners=(OF_SERVICE, LOOPBACK)), NOTHING, True) == []
+    assert things_that_stay(WANTED, NOTHING, ()) == ["address 169.254.20.10", "table inet sidestep"]
+    assert things_that_stay(replace(WANTED, listeners=(OF_SERVICE, LOOPBACK)), NOTHING, {"sidestep0"}) == []
+
+
+def test_an_address_stays_on_the_link_where_it_is() -> None:
+    renamed = replace(WANTED, interface="sidestep1")
+    assert things_that_stay(renamed, whole(), {"sidestep0", "sidestep1"})[-1] == "link sidestep0"
 
 
 def test_an_address_of_others_is_not_what_we_leave() -> None:
     found = Found(None, (Address("169.254.20.10", "eth0", ours=False),))
-    assert things_that_stay(WANTED, found, True) == ["table inet sidestep"]
+    assert things_that_stay(WANTED, found, ()) == ["table inet sidestep"]
 
 
 def test_people_read_one_line_for_each_thing() -> None:
-    stay = things_that_stay(WANTED, NOTHING, False)
+    stay = things_that_stay(WANTED, NOTHING, ())
     lines = list(as_text(WANTED, NOTHING, plan(WANTED, NOTHING), stay))
     assert [line for line in lines if "stays" in line] == [
         "stays after a stop: address 169.254.20.10",
@@ -140,6 +158,6 @@ def test_an_address_on_nodelocals_interface_becomes_ours_as_well() -> None:
     assert [address.ip for address in plan(WANTED, found).add] == ["169.254.20.10", "10.96.0.10"]
     assert "the address 169.254.20.10 is gone" in drift(WANTED, found, "")["address"]
     both = Found(present(), (its, *whole().addresses))
-    assert plan(WANTED, both, "f").empty
+    assert nothing_is_done(plan(WANTED, both, "f"))
     assert its not in plan(replace(WANTED, listeners=()), both, "f").remove
-    assert "address 169.254.20.10" in things_that_stay(WANTED, both, True)
+    assert "address 169.254.20.10" in things_that_stay(WANTED, both, ())

@@ -1,11 +1,10 @@
 """Which rules listeners need in each mode, as text, and what is read from nft's listing."""
 
-import json
 from typing import Any
 
 import pytest
 
-from proxy.node.table import MOST_ENDPOINTS, NodeListener, Table, arrived, listened, read, table, transaction
+from proxy.node.table import MOST_ENDPOINTS, Entry, NodeListener, Table, arrived, read, table, transaction
 
 OWN = NodeListener("169.254.20.10:53", "udp", fallback=("10.244.1.2:53", "[fd00::2]:53", "10.244.1.3:53"))
 OWN6 = NodeListener("[fd00:169::10]:53", "tcp", fallback=("10.244.1.2:53", "[fd00::2]:53"))
@@ -39,6 +38,36 @@ def test_endpoints_are_of_the_listeners_family_and_not_too_many() -> None:
     assert OWN6.endpoints == ("[fd00::2]:53",)
     many = NodeListener("169.254.20.10:53", "udp", fallback=tuple(f"10.0.{n}.1:53" for n in range(200)))
     assert len(many.endpoints) == MOST_ENDPOINTS
+
+
+@pytest.mark.parametrize("unreachable", ["127.0.0.53:53", "[::1]:53", "[fe80::1%eth0]:53"])
+def test_what_dnat_cannot_reach_is_no_endpoint(unreachable: str) -> None:
+    own6 = NodeListener("[fd00:169::10]:53", "udp", fallback=(unreachable,))
+    own = NodeListener("169.254.20.10:53", "udp", fallback=(unreachable,))
+    assert (own6.endpoints, own.endpoints) == ((), ())
+    assert own.element in table([own], "serving", 0.5).sets["bare4"][1]
+
+
+def test_what_leaves_takes_no_lease_and_keeps_its_connections() -> None:
+    made = table([OWN, BARE, OF_SERVICE], "serving", 0.5, leaving=[OF_SERVICE])
+    assert made.sets["leaving4"][1] == (OF_SERVICE.element,)
+    out = rules(made, "output")
+    leaves = out.index("ip saddr . meta l4proto . th sport @leaving4 notrack accept")
+    assert leaves < min(number for number, rule in enumerate(out) if "update @lease4" in rule)
+    for hook in ("prerouting", "output"):
+        bare, goes_on, ends, *_ = [rule for rule in rules(made, hook) if "mark" not in rule]
+        assert "@bare4 notrack" in bare
+        assert goes_on.endswith("@flows4 ip daddr . meta l4proto . th dport @leaving4 notrack")
+        assert ends == "ip daddr . meta l4proto . th dport @leaving4 accept"
+    assert not any("@leaving" in rule for rule in all_rules(table([OWN, OF_SERVICE], "serving", 0.5)))
+
+
+def test_what_left_has_no_lease_any_more() -> None:
+    before = read(listing(RUN, {"set": {"name": "listeners4", "elem": [{"concat": ["10.96.0.10", "udp", 53]}]}}))
+    of_lease = f"element inet sidestep lease4 {{ {OF_SERVICE.element} }}"
+    left = transaction(table([OWN], "serving", 0.5), before, "1f").splitlines()
+    assert left.index(f"add {of_lease}") < left.index(f"delete {of_lease}")
+    assert of_lease not in transaction(table([OWN, OF_SERVICE], "serving", 0.5, leaving=[OF_SERVICE]), before, "1f")
 
 
 def test_each_endpoint_is_as_likely() -> None:
@@ -156,8 +185,8 @@ def test_the_digest_tells_tables_apart() -> None:
     assert len({one.digest, *(other.digest for other in others)}) == 4
 
 
-def listing(*entries: dict[str, Any]) -> bytes:
-    return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *entries]}).encode()
+def listing(*entries: dict[str, Any]) -> list[Entry]:
+    return [each for entry in entries for each in entry.items()]
 
 
 RUN = {"set": {"name": "run", "handle": 9, "comment": "sidestep schema 1 run abc table 0123"}}
@@ -187,13 +216,18 @@ def test_the_fingerprint_changes_with_rules_and_not_with_leases() -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_listeners_and_arrivals_are_read_by_name() -> None:
+def test_listeners_and_arrivals_are_read() -> None:
     concat = [["169.254.20.10", "udp", 53], ["fd00::1", "tcp", 53]]
     elements = [{"concat": one} for one in concat]
-    assert listened(listing({"set": {"name": "listeners4", "elem": elements}})) == {
-        "169.254.20.10:53/udp",
-        "[fd00::1]:53/tcp",
-    }
+    sets = [
+        {"set": {"name": name, "elem": elem}}
+        for name, elem in (("listeners4", elements[:1]), ("services4", elements[:1]), ("listeners6", elements[1:]))
+    ]
+    assert read(listing(RUN, *sets)).listeners == (
+        NodeListener("169.254.20.10:53", "udp", service=True),
+        NodeListener("[fd00::1]:53", "tcp"),
+    )
+    assert read(listing(*sets)).listeners == ()
     counted = [{"elem": {"val": {"concat": one}, "counter": {"packets": 7, "bytes": 9}}} for one in concat]
     assert arrived(listing({"set": {"name": "arrived6", "elem": counted}})) == {
         "169.254.20.10:53/udp": 7,
