@@ -4,7 +4,7 @@ The scenarios that send StatsD are told in its words.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,17 +198,17 @@ class StatsdCase(Case):
 
     def lost(self, sender: StatsdSender) -> int:
         """How much of what it sent came to no pod. All senders have ended."""
-        return len(self._lost(sender))
+        return len(self._lost([sender]))
 
     def lost_between(self, since: float, until: float) -> int:
         """How much of what was sent between these seconds after the start came to no pod. All senders have ended."""
         span = range(*(self._began_ns + round(seconds * 1e9) for seconds in (since, until)))
-        return sum(sent.at_ns in span for sender in self._senders for sent in self._lost(sender))
+        return sum(sent.at_ns in span for sent in self._lost(self._senders))
 
-    def _lost(self, sender: StatsdSender) -> list[Sent]:
+    def _lost(self, senders: Iterable[StatsdSender]) -> list[Sent]:
         self.arrived()
         came = {arrival.number for one in self._pods for arrival in one.sink.arrivals()}
-        return [sent for sent in sender.sent() if sent.number not in came]
+        return [sent for sender in senders for sent in sender.sent() if sent.number not in came]
 
     def arrived(self) -> None:
         """Until everything that was sent has come, or nothing more for a while: a relay may still hold some.
