@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.control.eventually import eventually
+from tests.control.node_config import ENDPOINTS
 from tests.control.sidestep import command
-from tests.control.test_node import KUBE_PROXY
-from tests.control.test_node_commands import CONFIG, ENDPOINTS, stay_lines
-from tests.node.network import SERVICE, Network, a_network, addresses, rules
+from tests.control.test_node_commands import stay_lines
+from tests.node.network import KUBE_PROXY, SERVICE, Network, addresses, rules
 from tests.node.network import run as run_shell
 from tests.node.running import Running
 
@@ -23,24 +23,10 @@ LEASES = "nft list set inet sidestep lease4"
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with a_network() as network:
-        yield network
-
-
-@pytest.fixture
-def first(network: Network, tmp_path: Path) -> Path:
-    (tmp_path / "endpoints.yaml").write_text(ENDPOINTS)
-    file = tmp_path / "sidestep.yaml"
-    file.write_text(CONFIG.format(endpoints=tmp_path / "endpoints.yaml", directory=tmp_path))
-    return file
-
-
-@pytest.fixture
-def second(first: Path, tmp_path: Path) -> Iterator[Path]:
+def second(config: Path, tmp_path: Path) -> Iterator[Path]:
     """With an address more, and one that it can't have."""
     file = tmp_path / "second.yaml"
-    text = first.read_text().replace('"127.0.0.1:53"', '"127.0.0.1:53", "169.254.20.11:53"')
+    text = config.read_text().replace('"127.0.0.1:53"', '"127.0.0.1:53", "169.254.20.11:53"')
     file.write_text(text + "udp: [{name: s, listen: ['127.0.0.1:8125']}]\n")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 8125))
@@ -48,9 +34,9 @@ def second(first: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_after_a_successor_that_cannot_start_the_first_run_has_the_kernel_again(
-    first: Path, second: Path, tmp_path: Path
+    config: Path, second: Path, tmp_path: Path
 ) -> None:
-    with Running(first) as run:
+    with Running(config) as run:
         await eventually(run.ready)
         before = addresses()
         assert (await command("run", "--config", str(second)))[0] == 2
@@ -59,9 +45,9 @@ async def test_after_a_successor_that_cannot_start_the_first_run_has_the_kernel_
         await eventually(lambda: "notrack" in run_shell("nft list chain inet sidestep prerouting"))
         (tmp_path / "endpoints.yaml").write_text(ENDPOINTS.replace("10.244.1.2", "10.244.1.3"))
         await eventually(lambda: "dnat ip to 10.244.1.3" in rules())
-        assert (await command("drain", "--config", str(first)))[0] == 0
+        assert (await command("drain", "--config", str(config)))[0] == 0
         assert "elements" not in run_shell(LEASES)
-        _, planned, _ = await command("plan", "--config", str(first))
+        _, planned, _ = await command("plan", "--config", str(config))
         assert run.terminate() == 0
     assert "10.96.0.10/32" not in addresses()
     assert "169.254.20.10/32" in addresses()
@@ -69,11 +55,11 @@ async def test_after_a_successor_that_cannot_start_the_first_run_has_the_kernel_
 
 
 @pytest.fixture
-def fewer(first: Path, tmp_path: Path) -> Path:
+def fewer(config: Path, tmp_path: Path) -> Path:
     """Of a run that leaves the Service's IP to kube-proxy."""
     run_shell(KUBE_PROXY)
     file = tmp_path / "fewer.yaml"
-    file.write_text(first.read_text().replace('"10.96.0.10:53", "127', '"127'))
+    file.write_text(config.read_text().replace('"10.96.0.10:53", "127', '"127'))
     return file
 
 
@@ -98,12 +84,12 @@ def asked(network: Network, address: str) -> Iterator[list[str | None]]:
 
 
 async def test_an_address_that_a_reload_takes_off_the_list_costs_nobody_a_question(
-    network: Network, first: Path, fewer: Path
+    network: Network, config: Path, fewer: Path
 ) -> None:
-    with Running(first) as run:
+    with Running(config) as run:
         await eventually(run.ready)
         with asked(network, SERVICE) as answers:
-            os.replace(fewer, first)
+            os.replace(fewer, config)
             os.kill(run.pid, signal.SIGHUP)
             await eventually(lambda: "10.96.0.10/32" not in addresses())
         assert None not in answers, [i for i, a in enumerate(answers) if a is None] + [len(answers)]
@@ -111,9 +97,9 @@ async def test_an_address_that_a_reload_takes_off_the_list_costs_nobody_a_questi
 
 
 async def test_an_address_that_a_successor_does_not_list_costs_nobody_a_question(
-    network: Network, first: Path, fewer: Path
+    network: Network, config: Path, fewer: Path
 ) -> None:
-    with Running(first) as run:
+    with Running(config) as run:
         await eventually(run.ready)
         with asked(network, SERVICE) as answers, Running(fewer) as successor:
             await eventually(run.ended)
@@ -124,16 +110,16 @@ async def test_an_address_that_a_successor_does_not_list_costs_nobody_a_question
 
 
 @pytest.fixture
-def other(first: Path, tmp_path: Path) -> Path:
+def other(config: Path, tmp_path: Path) -> Path:
     """Of a run that knows nothing of the first one."""
     file = tmp_path / "other.yaml"
-    text = first.read_text().replace("9253", "9254").replace("/sidestep/", "/other/")
+    text = config.read_text().replace("9253", "9254").replace("/sidestep/", "/other/")
     file.write_text(re.sub(r"(?<!admin: {)listen: \[.*\]", 'listen: ["169.254.20.11:53"]', text))
     return file
 
 
-async def test_a_run_that_knows_nothing_of_the_first_one_leaves_it_alone(first: Path, other: Path) -> None:
-    with Running(first) as run:
+async def test_a_run_that_knows_nothing_of_the_first_one_leaves_it_alone(config: Path, other: Path) -> None:
+    with Running(config) as run:
         await eventually(run.ready)
         before = addresses()
         for words in ("run", "cleanup"):
@@ -147,11 +133,11 @@ async def test_a_run_that_knows_nothing_of_the_first_one_leaves_it_alone(first: 
         await eventually(another.ready)
 
 
-async def test_a_successor_keeps_nothing_of_the_first_run(first: Path) -> None:
+async def test_a_successor_keeps_nothing_of_the_first_run(config: Path) -> None:
     """Its journals are copied, and the copy takes no more memory than they do."""
-    with Running(first) as run:
+    with Running(config) as run:
         await eventually(run.ready)
-        with Running(first) as successor:
+        with Running(config) as successor:
             await eventually(run.ended)
             await eventually(successor.ready)
             (journal,) = memory_files(successor.pid)

@@ -11,9 +11,8 @@ import pytest
 
 from tests.control.eventually import eventually
 from tests.control.sidestep import command
-from tests.control.test_node_commands import CONFIG, ENDPOINTS
 from tests.control.test_nodelocal import BOUND
-from tests.node.network import Network, a_network
+from tests.node.network import Network
 from tests.node.network import run as run_shell
 from tests.node.running import Running
 
@@ -25,20 +24,6 @@ if [ "$1" = -f ] && rm {fail} 2>/dev/null; then
 fi
 exec {nft} "$@"
 """
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with a_network() as network:
-        yield network
-
-
-@pytest.fixture
-def config(network: Network, tmp_path: Path) -> Path:
-    (tmp_path / "endpoints.yaml").write_text(ENDPOINTS)
-    file = tmp_path / "sidestep.yaml"
-    file.write_text(CONFIG.format(endpoints=tmp_path / "endpoints.yaml", directory=tmp_path))
-    return file
 
 
 class Nft:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,12 @@ from tests.node.network import (
     COREDNS6,
     COREDNS_TOO,
     KINDS,
+    KUBE_PROXY,
     LINK_LOCAL,
     LINK_LOCAL6,
     SERVICE,
     Client,
     Network,
-    a_network,
     addresses,
     flows,
     go_on,
@@ -39,16 +39,6 @@ DNS = [
     for address, fallback in ((LINK_LOCAL, (COREDNS,)), (LINK_LOCAL6, (COREDNS6,)))
     for transport in ("udp", "tcp")
 ]
-KUBE_PROXY = f"""
-nft add table ip kube
-nft 'add chain ip kube pre {{ type nat hook prerouting priority -100; }}'
-nft 'add chain ip kube out {{ type nat hook output priority -100; }}'
-nft 'add chain ip kube post {{ type nat hook postrouting priority 100; }}'
-nft add rule ip kube pre ip daddr 10.96.0.10 udp dport 53 dnat to {COREDNS}
-nft add rule ip kube out ip daddr 10.96.0.10 udp dport 53 dnat to {COREDNS}
-nft add rule ip kube post ip saddr 10.96.0.10 masquerade
-"""
-
 NODELOCAL = "".join(
     f"{program} -t raw {{change}} {chain} -p tcp {end} -j NOTRACK\n"
     for program, ip in (("iptables", "169.254.20.10"), ("ip6tables", "fd00:169::10"))
@@ -58,12 +48,6 @@ NODELOCAL = "".join(
         ("OUTPUT", f"-d {ip} --dport 53"),
     )
 )
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with a_network() as network:
-        yield network
 
 
 def keeper(check: float = 60.0, node: Node = NODE) -> NodeKeeper:

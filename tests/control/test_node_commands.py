@@ -1,7 +1,6 @@
 """`sidestep plan`, a run, its stop and `sidestep cleanup`, as processes on a node of network namespaces."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,43 +8,9 @@ import pytest
 from proxy.node.addresses import usable_interface
 from tests.control.eventually import eventually
 from tests.control.sidestep import command
-from tests.node.network import COREDNS, LINK_LOCAL, SERVICE, Network, a_network, addresses, rules
+from tests.node.network import COREDNS, LINK_LOCAL, SERVICE, Network, addresses, rules
 from tests.node.network import run as run_shell
 from tests.node.running import Running
-
-CONFIG = """
-dns:
-  listen: ["169.254.20.10:53", "10.96.0.10:53", "127.0.0.1:53"]
-  zones:
-    - suffix: .
-      upstreams: {{service: kube-system/kube-dns, port: 53}}
-      fallback: ["10.96.0.10:53"]
-endpoints_file: {endpoints}
-node: {{lease: 300ms, probe: 50ms}}
-admin: {{listen: "127.0.0.1:9253", socket: {directory}/sidestep/admin.sock}}
-"""
-ENDPOINTS = """
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: kube-dns-1, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
-addressType: IPv4
-ports: [{name: dns, port: 53, protocol: UDP}]
-endpoints: [{addresses: [10.244.1.2], conditions: {ready: true}}]
-"""
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with a_network() as network:
-        yield network
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    (tmp_path / "endpoints.yaml").write_text(ENDPOINTS)
-    file = tmp_path / "sidestep.yaml"
-    file.write_text(CONFIG.format(endpoints=tmp_path / "endpoints.yaml", directory=tmp_path))
-    return file
 
 
 @pytest.fixture

@@ -23,6 +23,16 @@ from proxy.lab.namespaces import Namespace, Run
 LINK_LOCAL, SERVICE, LINK_LOCAL6 = "169.254.20.10:53", "10.96.0.10:53", "[fd00:169::10]:53"
 COREDNS, COREDNS6 = "10.244.1.2:53", "[fd00:244::2]:53"
 COREDNS_TOO = "10.244.1.3:53"
+KUBE_PROXY = f"""
+nft add table ip kube
+nft 'add chain ip kube pre {{ type nat hook prerouting priority -100; }}'
+nft 'add chain ip kube out {{ type nat hook output priority -100; }}'
+nft 'add chain ip kube post {{ type nat hook postrouting priority 100; }}'
+nft add rule ip kube pre ip daddr 10.96.0.10 udp dport 53 dnat to {COREDNS}
+nft add rule ip kube out ip daddr 10.96.0.10 udp dport 53 dnat to {COREDNS}
+nft add rule ip kube post ip saddr 10.96.0.10 masquerade
+"""
+"""What kube-proxy would have on a node for the Service."""
 KINDS = {"lo": "nothing", "sidestep0": "bridge"}
 """What holds addresses, and a kind of link for which it does: one that no kernel has, and one that each has."""
 
