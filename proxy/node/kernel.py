@@ -90,8 +90,12 @@ class Kernel:
         now = found()
         if self._is_of_another(now.table):
             return
-        self._remove_addresses(now)
-        self._carry_out(now)
+        try:
+            self._remove_addresses(now)
+            self._carry_out(now)
+        except NodeError:
+            self._fingerprint = ""  # `repair` does it
+            raise
         _forget(left)
 
     def switch(self, mode: Mode) -> None:

@@ -342,6 +342,23 @@ def test_without_ipv6_on_the_interface_it_is_told_and_a_stop_leaves_what_it_alwa
     assert f"{OWN.element} : goto" in rules()
 
 
+def test_rules_of_what_left_go_later_if_they_could_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = kernel()
+    one.set_up([OWN, STATSD], 0.5)
+    one.set_up([STATSD], 0.5)
+
+    def refuse(_: str) -> None:
+        raise NodeError("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nft, "carry_out", refuse)
+        with pytest.raises(NodeError, match="busy"):
+            one.settle()
+    assert one.repair() != []
+    assert "169.254.20.10" not in rules()
+    assert one.repair() == []
+
+
 def test_a_change_that_fails_leaves_all_as_it_was() -> None:
     run("sysctl -qw net.ipv6.conf.lo.disable_ipv6=1")
     one = kernel()
