@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -26,22 +27,25 @@ _IFF_UP = 0x1
 _SCOPE_HOST = 254
 _IFA_F_NODAD = 0x02
 _FOR_EVER = 0xFFFFFFFF
+_IPV6_LINK_LOCAL = ip_network("fe80::/10")
 
 
 def present() -> tuple[Address, ...]:
     """Every address of this network namespace. Raises NodeError."""
     with _netlink("read the addresses") as route:
         links = {link["index"]: link for link in route.get_links()}
+        entries = list(route.get_addr())
+        # From 5.18 on loopback's own addresses have one, so a kernel that shows none knows none.
+        proto_is_known = any(entry.get_attr("IFA_PROTO") for entry in entries)
         found = []
-        for entry in route.get_addr():
+        for entry in entries:
             link = links.get(entry["index"])
             if link is None:
                 continue  # it went while we looked
-            # The local end of a point-to-point address is IFA_LOCAL.
-            ip = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+            ip = _ip(entry)
             # The kernel gives a link its fe80 address by itself, with a shorter prefix.
             whole = entry["prefixlen"] == (128 if ":" in ip else 32)
-            ours = entry.get_attr("IFA_PROTO") == PROTO or (whole and _is_ours(link))
+            ours = entry.get_attr("IFA_PROTO") == PROTO if proto_is_known else whole and _is_ours(link)
             found.append(Address(ip, link.get_attr("IFLA_IFNAME"), ours, bool(link["flags"] & _IFF_UP)))
         return tuple(found)
 
@@ -93,10 +97,15 @@ def remove(address: Address) -> None:
                     raise
 
 
-def remove_links() -> list[str]:
-    """Take every interface away that we made, also under another name of before; which. Raises NodeError."""
+def remove_empty_links() -> list[str]:
+    """Take interfaces away that we made, under whatever name, and that hold no address any more; which they were.
+
+    Raises NodeError.
+    """
     with _netlink("remove the interfaces that we made") as route:
-        links = [link for link in route.get_links() if _is_ours(link)]
+        # The kernel gives every link an address in fe80::/10 by itself.
+        holding = {entry["index"] for entry in route.get_addr() if ip_address(_ip(entry)) not in _IPV6_LINK_LOCAL}
+        links = [link for link in route.get_links() if _is_ours(link) and link["index"] not in holding]
         for link in links:
             route.link("del", index=link["index"])
         return [link.get_attr("IFLA_IFNAME") for link in links]
@@ -109,8 +118,13 @@ def our_links(interface: str) -> set[str]:
     return {name for name, link in links.items() if _is_ours(link)} | {interface} - links.keys()
 
 
+def _ip(entry: Any) -> str:
+    """The local end of a point-to-point address is IFA_LOCAL."""
+    return str(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))
+
+
 def _is_ours(link: Any) -> bool:
-    return bool(link.get_attr("IFLA_IFALIAS") == ALIAS)
+    return bool(link.get_attr("IFLA_IFALIAS") == ALIAS and link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == KIND)
 
 
 def _can_be_made(route: Any) -> bool:

@@ -20,7 +20,8 @@ from proxy.node.plan import Found, Wanted, beginning, drift, plan, staying
 from proxy.node.table import TABLE, Entry, Mode, NodeListener, Present
 
 _NUMBER_DIGITS = 12
-_TRIES = 5
+_TRIES = 3
+"""Others may write rules all the time; then what is read back is taken for what was written."""
 T = TypeVar("T")
 _log = logging.getLogger("sidestep.node")
 
@@ -42,6 +43,8 @@ class Kernel:
         self._seen: Present | None = None
         self._seen_at = -1
         """In which generation of this namespace's rules `repair` listed the table."""
+        self._settled = False
+        """Whether what was there before this run is gone."""
         self.yielded = False
         """Whether another run had it when `repair` looked."""
         self.repairs = {"table": 0, "address": 0}
@@ -55,6 +58,7 @@ class Kernel:
         """Have the kernel ready for these listeners; those of before only lose their leases until `settle`.
 
         With `take_over` also where another run has the table; then a failure leaves it to `take_down` to clear up.
+        Else a failure leaves all as it was.
         """
         interface = self.interface or addresses.usable_interface(self._wanted_interface)
         now, before = found(), self.wanted
@@ -74,8 +78,10 @@ class Kernel:
         except NodeError:
             if not take_over:
                 self.wanted, self._fingerprint = before, ""
-                with contextlib.suppress(NodeError):  # then `repair` does it
+                with contextlib.suppress(NodeError):  # then `repair` writes the table
+                    self._remove_addresses(found())
                     self._carry_out(found())
+                    _forget(listeners)
             raise
 
     def take_back(self) -> None:
@@ -85,18 +91,17 @@ class Kernel:
 
     def settle(self) -> None:
         """Take away what only listeners of before needed, also those of an earlier run."""
-        left = self.wanted.leaving
-        self.wanted = replace(self.wanted, leaving=())
-        now = found()
-        if self._is_of_another(now.table):
-            return
-        try:
-            self._remove_addresses(now)
-            self._carry_out(now)
-        except NodeError:
-            self._fingerprint = ""  # `repair` does it
-            raise
-        _forget(left)
+        now, before = found(), self.wanted
+        self.wanted = replace(before, leaving=())
+        if not self._is_of_another(now.table):
+            try:
+                self._remove_addresses(now)
+                self._carry_out(now)
+            except NodeError:
+                self.wanted = before
+                raise
+            _forget(before.leaving)
+        self._settled = True
 
     def switch(self, mode: Mode) -> None:
         """Let answers take leases, or take them all away and let none be taken."""
@@ -142,21 +147,21 @@ class Kernel:
     def take_down(self) -> None:
         """A clean stop, sockets being closed: our own addresses stay, with the rules that send their packets on.
 
-        So do a failed start's, unless it came to nothing.
+        So do those that an earlier run left, if this one ends before it had taken their place.
         """
         if not self.wanted.run or self._is_of_another((now := found()).table):
             return
-        left = (*self.wanted.listeners, *self.wanted.leaving)
-        self.wanted = replace(self.wanted, listeners=staying(self.wanted.listeners), leaving=(), mode="stopped")
+        known = (*self.wanted.listeners, *self.wanted.leaving)
+        stay = staying(self.wanted.listeners if self._settled else known)
+        self.wanted = replace(self.wanted, listeners=stay, leaving=(), mode="stopped")
         self._remove_addresses(now)
-        self._carry_out(now)
-        _forget(left)
-        if not any(address.ours for address in addresses.present()):
-            addresses.remove_links()
+        self._write(now)
+        _forget(known)
 
     def _remove_addresses(self, now: Found) -> None:
         for address in plan(self.wanted, now).remove:
             addresses.remove(address)
+        addresses.remove_empty_links()
 
     def _is_of_another(self, present: Present | None) -> bool:
         """An older run's table is none: it came back with a saved ruleset."""
@@ -176,25 +181,32 @@ class Kernel:
             now = found()
         written = self._write(now)
         to_add = plan(self.wanted, now).add
+        failed = []
         for address in to_add:
-            addresses.add(address.ip, address.interface)
+            try:
+                addresses.add(address.ip, address.interface)
+            except NodeError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
         if written or to_add:
             _forget((*self.wanted.listeners, *self.wanted.leaving))
 
     def _write(self, now: Found) -> bool:
         """Whether the table had to be written; again, if somebody's change came between writing and reading it."""
-        for number in range(_TRIES):
+        written = False
+        for _ in range(_TRIES):
             transaction = plan(self.wanted, now, self._fingerprint).transaction
             if not transaction:
-                return number > 0
+                return written
             before = generation()
             nft.carry_out(transaction)
+            written = True
             now = Found(_table(), now.addresses)
-            undisturbed = generation() == before + 1
-            self._fingerprint = now.table.fingerprint if now.table is not None and undisturbed else ""
-            if undisturbed:
+            if generation() == before + 1:
                 break
-        return True
+        self._fingerprint = "" if now.table is None else now.table.fingerprint
+        return written
 
 
 def found() -> Found:
@@ -211,13 +223,13 @@ def clean_up(listeners: Sequence[NodeListener]) -> list[str]:
     present = _table()
     own = (*staying(listeners), *staying(_others(() if present is None else present.listeners, listeners)))
     removed = []
-    if nft.delete_table():
-        removed.append(f"table {TABLE}")
     for address in addresses.present():
         if address.ours:
             addresses.remove(address)
             removed.append(f"address {address.ip} on {address.interface}")
-    removed += [f"link {link}" for link in addresses.remove_links()]
+    if nft.delete_table():
+        removed.append(f"table {TABLE}")
+    removed += [f"link {link}" for link in addresses.remove_empty_links()]
     deleted = _delete_flows(_addresses(own, "udp"), "UDP") + _delete_flows(_addresses(own, "tcp"), "TCP")
     if deleted:
         removed.append(f"{deleted} conntrack entries")
@@ -226,7 +238,7 @@ def clean_up(listeners: Sequence[NodeListener]) -> list[str]:
 
 def _addresses(listeners: Iterable[NodeListener], transport: str) -> list[str]:
     """Each once; not one that is an interface's own: conntrack knows no interface."""
-    return sorted({one.address for one in listeners if one.transport == transport and not one.interface})
+    return sorted({one.address for one in listeners if one.transport == transport and not one.of_one_link})
 
 
 def _table() -> Present | None:

@@ -84,7 +84,7 @@ def plan(wanted: Wanted, found: Found, fingerprint: str = "") -> Plan:
         made,
         change,
         tuple(address for ip, address in missing.items() if ip not in here),
-        tuple(dict.fromkeys(one.address for one in known if one.transport == "udp" and not one.interface)),
+        tuple(dict.fromkeys(one.address for one in known if one.transport == "udp" and not one.of_one_link)),
         tuple(address for address in found.addresses if address.ours and address.ip not in kept),
     )
 

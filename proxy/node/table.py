@@ -77,6 +77,11 @@ class NodeListener:
         return self.address.rpartition(":")[0].strip("[]").partition("%")[2]
 
     @property
+    def of_one_link(self) -> bool:
+        """Whether other interfaces may have the same address (RFC 4291 section 2.5.6)."""
+        return self.version == 6 and ip_address(self.ip).is_link_local
+
+    @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
@@ -136,7 +141,7 @@ class Present:
     digest: str
     """Of the `Table` that was written."""
     listeners: tuple[NodeListener, ...]
-    """What it was made for, without interfaces and endpoints."""
+    """What it was made for, without interfaces."""
     other: bool
     fingerprint: str
     """Equal as long as nobody changed the table; leases, connections and counters come and go in it."""
@@ -321,7 +326,8 @@ def _kind(name: str, wanted: Table) -> str:
 def read(entries: Iterable[Entry]) -> Present:
     """The table out of what nft listed of it. Raises LookupError, TypeError or ValueError for what makes no sense."""
     names: dict[str, set[str]] = {"set": set(), "map": set(), "chain": set()}
-    elements: dict[str, list[tuple[str, str, int]]] = {}
+    elements: dict[str, list[Any]] = {}
+    endpoints: dict[str, list[str]] = {}
     lasting: list[Any] = []
     written = None
     for kind, value in entries:
@@ -329,8 +335,10 @@ def read(entries: Iterable[Entry]) -> Present:
             names[kind].add(value["name"])
         if kind == "set" and value["name"] == "run":
             written = _COMMENT.fullmatch(value.get("comment", ""))
-        if kind == "set" and value["name"].startswith(("listeners", "services")):
-            elements[value["name"]] = [element["concat"] for element in value.get("elem", [])]
+        if kind in ("set", "map"):
+            elements[value["name"]] = value.get("elem", [])
+        if kind == "rule":
+            endpoints.setdefault(value["chain"], []).extend(_dnat_targets(value["expr"]))
         lasting.append((kind, _lasting(kind, value)))
     other = written is None or int(written["schema"]) != SCHEMA
     return Present(
@@ -339,18 +347,31 @@ def read(entries: Iterable[Entry]) -> Present:
         chains=frozenset(names["chain"]),
         run=written["run"] if written else "",
         digest=written["digest"] if written else "",
-        listeners=() if other else tuple(_listeners(elements)),
+        listeners=() if other else tuple(_listeners(elements, endpoints)),
         other=other,
         fingerprint=hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def _listeners(elements: Mapping[str, Sequence[tuple[str, str, int]]]) -> Iterator[NodeListener]:
+def _listeners(elements: Mapping[str, list[Any]], endpoints: Mapping[str, list[str]]) -> Iterator[NodeListener]:
     for version in (4, 6):
-        services = elements.get(f"services{version}", ())
-        for concat in elements.get(f"listeners{version}", ()):
-            address, transport = _name(concat).split("/")
-            yield NodeListener(address, "udp" if transport == "udp" else "tcp", concat in services)
+        services = elements.get(f"services{version}", [])
+        chains = {
+            tuple(key["concat"]): verdict["goto"]["target"]
+            for kind in _FALLBACK_CHAINS
+            for key, verdict in elements.get(f"{kind}{version}", [])
+        }
+        for element in elements.get(f"listeners{version}", []):
+            address, transport = _name(element["concat"]).split("/")
+            fallback = endpoints.get(chains.get(tuple(element["concat"]), ""), ())
+            yield NodeListener(address, "udp" if transport == "udp" else "tcp", element in services, tuple(fallback))
+
+
+def _dnat_targets(expressions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for expression in expressions:
+        if "dnat" in expression:
+            ip, port = expression["dnat"]["addr"], expression["dnat"]["port"]
+            yield f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def arrived(entries: Iterable[Entry]) -> dict[str, int]:

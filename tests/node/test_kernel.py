@@ -1,5 +1,6 @@
 """Plans carried out in a network namespace: what is there afterwards, and what nobody may touch."""
 
+import itertools
 import os
 import socket
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.node import addresses as node_addresses
+from proxy.node import kernel as kernels
 from proxy.node import nft
 from proxy.node.kernel import Kernel, clean_up
 from proxy.node.nft import NodeError
@@ -335,9 +337,8 @@ def test_without_ipv6_on_the_interface_it_is_told_and_a_stop_leaves_what_it_alwa
     failed.set_up([OF_SERVICE, OWN], 0.5, take_over=True)
     with pytest.raises(NodeError):
         failed.set_up([OF_SERVICE, OWN, OWN6], 0.5, take_over=True)
-    run("sysctl -qw net.ipv6.conf.lo.disable_ipv6=0")
     failed.take_down()
-    assert ips() == {"169.254.20.10", "fd00:169::10"}
+    assert ips() == {"169.254.20.10"}
     assert "update @lease" not in rules()
     assert f"{OWN.element} : goto" in rules()
 
@@ -354,9 +355,42 @@ def test_rules_of_what_left_go_later_if_they_could_not_at_once(monkeypatch: pyte
         patched.setattr(nft, "carry_out", refuse)
         with pytest.raises(NodeError, match="busy"):
             one.settle()
-    assert one.repair() != []
+    one.settle()
     assert "169.254.20.10" not in rules()
     assert one.repair() == []
+
+
+def test_what_a_stop_left_outlives_a_start_that_fails() -> None:
+    stopped, failed = kernel(), kernel()
+    stopped.set_up([OWN, OWN6, OF_SERVICE], 0.5)
+    stopped.settle()
+    stopped.take_down()
+    failed.set_up([STATSD, OF_SERVICE], 0.5, take_over=True)
+    failed.take_down()
+    assert ips() == {"169.254.20.10", "169.254.20.11", "fd00:169::10"}
+    for listener, endpoint in ((OWN, "ip to 10.244.1.2:53"), (OWN6, "ip6 to [fd00:244::2]:53")):
+        assert f"{listener.element} : goto" in rules()
+        assert f"dnat {endpoint}" in rules()
+
+
+def test_others_who_write_rules_all_the_time_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "generation", itertools.count().__next__)
+    one = kernel()
+    one.set_up(ALL, 0.5)
+    assert [one.repair() for _ in range(3)] == [[], [], []]
+
+
+def test_on_our_link_the_addresses_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_addresses, "KIND", KINDS["sidestep0"])
+    one = kernel()
+    one.set_up([OWN, STATSD], 0.5)
+    run("ip addr add 192.0.2.77/32 dev sidestep0; ip link add other0 alias sidestep type veth peer name other1")
+    one.set_up([OWN], 0.5)
+    one.settle()
+    assert ips() == {"169.254.20.10", "192.0.2.77"}
+    assert "link sidestep0" not in clean_up([])
+    assert ips() == {"192.0.2.77"}
+    assert "other0" in run("ip link")
 
 
 def test_a_change_that_fails_leaves_all_as_it_was() -> None:
@@ -366,7 +400,7 @@ def test_a_change_that_fails_leaves_all_as_it_was() -> None:
     run("nft add element inet sidestep lease4 '{ 169.254.20.10 . udp . 53 timeout 1h }'")
     before = rule_lines()
     with pytest.raises(NodeError):
-        one.set_up([OWN, OWN6], 0.5)
+        one.set_up([OWN, OWN6, NodeListener("169.254.20.12:53", "udp")], 0.5)
     assert rule_lines() == before
     assert ips() == {"169.254.20.10", "169.254.20.11"}
     assert one.repair() == []
