@@ -94,10 +94,11 @@ class NodeKeeper:
         await self.undrain()
         self._waiting_for = None
 
-    async def settle(self) -> None:
+    async def settle(self) -> bool:
         """After the sockets of listeners that are no longer listed are closed, an earlier run's as well: their
-        addresses and rules go."""
+        addresses and rules go. Whether they did."""
         await self._try(self._kernel.settle)
+        return self._failure is None
 
     async def run(self) -> None:
         """Probe every listener each `node.probe`, look after table and addresses, until cancelled."""

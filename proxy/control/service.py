@@ -37,6 +37,8 @@ from proxy.control.succession import Succession
 from proxy.control.workers import Workers
 from proxy.worker.privileges import Capability, keep_only
 
+LEAVING_FOR = 2.0
+"""How long what came to an address before it left the list may still be answered; the kernel sends nothing more."""
 _log = logging.getLogger(__name__)
 
 
@@ -86,6 +88,8 @@ class Service:
         self._readiness = Readiness(self._dns_sockets, self._relay_sockets, self._secret, self._node)
         self._node_changed = asyncio.Event()
         self._node_lock = asyncio.Lock()
+        self._leaving = asyncio.Event()
+        """The kernel may have what the configuration no longer names."""
         self._state = State(configuration, self._dns, self._relay, self._endpoints, self._node)
         self._succession = Succession(configuration.now.settings.admin, self._dns_sockets, self._relay_sockets)
         self._waiting_for: str | None = None
@@ -172,6 +176,7 @@ class Service:
         """Probe and repair, and have the kernel fall back to the endpoints of now."""
         async with asyncio.TaskGroup() as group:
             group.create_task(node.run())
+            group.create_task(self._let_leave(node))
             while True:
                 await self._node_changed.wait()
                 self._node_changed.clear()
@@ -185,6 +190,24 @@ class Service:
             except CannotRun as error:
                 _log.error("the kernel's rules are not up to date: %s", error)
                 asyncio.get_running_loop().call_later(LOOK_EVERY, self._node_changed.set)
+
+    async def _let_leave(self, node: NodeKeeper) -> None:
+        while True:
+            await self._leaving.wait()
+            while self._leaving.is_set():
+                self._leaving.clear()
+                await asyncio.sleep(LEAVING_FOR)
+            self._close_others(self._configuration.now)
+            self._give_out()
+            if self._succession.predecessor is None:  # else what it still serves would go
+                await self._settle(node)
+
+    async def _settle(self, node: NodeKeeper) -> None:
+        while True:
+            async with self._node_lock:
+                if await node.settle():
+                    return
+            await asyncio.sleep(LOOK_EVERY)
 
     def close(self) -> None:
         self._succession.close()
@@ -271,8 +294,7 @@ class Service:
         await self._succession.outlive()
         if self._node is not None:
             self._succession.keep_claim()
-            async with self._node_lock:
-                await self._node.settle()
+            await self._settle(self._node)
 
     async def _come_in(self, node: NodeKeeper) -> None:
         """NodeLocal DNSCache serves where we shall: the kernel has the fallback already; we listen once it leaves."""
@@ -358,15 +380,16 @@ class Service:
             try:
                 self._open(new)
             except CannotRun:
-                if self._node is not None:
-                    await self._node.update(node_listeners(old, self._endpoints), old.settings.node)
+                self._node_changed.set()
+                self._leaving.set()
                 raise
-            self._close_others(new)
             self._configuration.take(new)
             self._endpoints.follow(new)
+            self._relay_sockets.close_others(tuple(new.relay_listen))
+            if self._node is None:
+                self._dns_sockets.close_others(new.listen)
             self._give_out()
-            if self._node is not None and self._succession.predecessor is None:
-                await self._node.settle()
+            self._leaving.set()
 
     async def _reload_when_asked(self) -> None:
         while True:

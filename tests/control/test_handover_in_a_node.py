@@ -1,5 +1,6 @@
 """What the kernel has, and who looks after it, when a new run takes over, or fails to."""
 
+import asyncio
 import os
 import re
 import signal
@@ -19,6 +20,13 @@ from tests.node.network import KUBE_PROXY, SERVICE, Network, addresses, rules
 from tests.node.network import run as run_shell
 from tests.node.running import Running
 
+QUESTION = (
+    bytes.fromhex("7f01 0100 0001 0000 0000 0000 04")
+    + b"name"
+    + bytes.fromhex("07")
+    + b"example"
+    + bytes([0, 0, 1, 0, 1])
+)
 LEASES = "nft list set inet sidestep lease4"
 
 
@@ -94,6 +102,47 @@ async def test_an_address_that_a_reload_takes_off_the_list_costs_nobody_a_questi
             await eventually(lambda: "10.96.0.10/32" not in addresses())
         assert None not in answers, [i for i, a in enumerate(answers) if a is None] + [len(answers)]
         assert answers[-1] == "coredns"
+
+
+async def test_a_question_is_answered_though_its_address_leaves_the_list(
+    network: Network, config: Path, fewer: Path
+) -> None:
+    for file in (config, fewer):
+        set_upstream(file, "10.244.1.2:5353")
+    upstream = network.socket(socket.AF_INET, socket.SOCK_DGRAM, inside=network.coredns)
+    upstream.bind(("10.244.1.2", 5353))
+    client = network.socket(socket.AF_INET, socket.SOCK_DGRAM, inside=network.pod)
+    client.connect(("10.96.0.10", 53))
+    for sock in (upstream, client):
+        sock.settimeout(20)
+    with Running(config) as run:
+        await eventually(run.ready)
+        client.send(QUESTION)
+        question, sidestep = await asyncio.to_thread(upstream.recvfrom, 2048)
+        os.replace(fewer, config)
+        os.kill(run.pid, signal.SIGHUP)
+        later = network.client(SERVICE, "udp", inside=network.pod)
+        await eventually(lambda: asyncio.to_thread(lambda: later.ask() == "coredns"))
+        upstream.sendto(question[:2] + b"\x81\x80" + question[4:], sidestep)
+        answer = await asyncio.to_thread(client.recv, 2048)
+        assert answer[:2] == QUESTION[:2]
+        await eventually(lambda: "10.96.0.10/32" not in addresses())
+
+
+def set_upstream(config: Path, address: str) -> None:
+    text = config.read_text()
+    config.write_text(text.replace("{service: kube-system/kube-dns, port: 53}", f'["{address}"]'))
+
+
+async def test_a_reload_that_fails_leaves_nothing_in_the_kernel(config: Path, second: Path) -> None:
+    with Running(config) as run:
+        await eventually(run.ready)
+        before = addresses()
+        os.replace(second, config)
+        os.kill(run.pid, signal.SIGHUP)
+        await eventually(lambda: "169.254.20.11/32" in addresses())
+        await eventually(lambda: addresses() == before and "169.254.20.11" not in rules())
+        assert run.ready()
 
 
 async def test_an_address_that_a_successor_does_not_list_costs_nobody_a_question(
