@@ -119,7 +119,8 @@ class Service:
         self._succession.take_over()
         if self._waiting_for is None:
             self._open(now, beside=self._succession.beside)
-            self._close_others(now)
+            self._dns_sockets.close_others(now.listen)
+            self._relay_sockets.close_others(tuple(now.relay_listen))
             self._listening.set()
         if predecessor is not None:
             self._dns.inherit(predecessor.journals)
@@ -155,10 +156,6 @@ class Service:
             self._dns_sockets.close_others(had)
             raise
 
-    def _close_others(self, loaded: Loaded) -> None:
-        self._dns_sockets.close_others(loaded.listen)
-        self._relay_sockets.close_others(tuple(loaded.relay_listen))
-
     def _give_out(self) -> None:
         """Tell every worker what the configuration and the endpoints say now; what did not change is not told."""
         now, endpoints = self._configuration.now, self._endpoints
@@ -192,22 +189,23 @@ class Service:
                 asyncio.get_running_loop().call_later(LOOK_EVERY, self._node_changed.set)
 
     async def _let_leave(self, node: NodeKeeper) -> None:
+        """Close what is no longer listed once its last answers are out; then the kernel has no need of it."""
         while True:
             await self._leaving.wait()
-            while self._leaving.is_set():
-                self._leaving.clear()
-                await asyncio.sleep(LEAVING_FOR)
-            self._close_others(self._configuration.now)
-            self._give_out()
-            if self._succession.predecessor is None:  # else what it still serves would go
-                await self._settle(node)
+            self._leaving.clear()
+            await asyncio.sleep(LEAVING_FOR)
+            async with self._node_lock:
+                if self._leaving.is_set():
+                    continue  # more has left meanwhile
+                self._dns_sockets.close_others(self._configuration.now.listen)
+                self._give_out()
+                if self._succession.predecessor is None:  # else what it still serves would go
+                    await self._settle(node)
 
     async def _settle(self, node: NodeKeeper) -> None:
-        while True:
-            async with self._node_lock:
-                if await node.settle():
-                    return
-            await asyncio.sleep(LOOK_EVERY)
+        """With the lock; what fails is tried again."""
+        if not await node.settle():
+            self._leaving.set()
 
     def close(self) -> None:
         self._succession.close()
@@ -294,7 +292,8 @@ class Service:
         await self._succession.outlive()
         if self._node is not None:
             self._succession.keep_claim()
-            await self._settle(self._node)
+            async with self._node_lock:
+                await self._settle(self._node)
 
     async def _come_in(self, node: NodeKeeper) -> None:
         """NodeLocal DNSCache serves where we shall: the kernel has the fallback already; we listen once it leaves."""
@@ -386,7 +385,7 @@ class Service:
             self._configuration.take(new)
             self._endpoints.follow(new)
             self._relay_sockets.close_others(tuple(new.relay_listen))
-            if self._node is None:
+            if self._node is None:  # nobody else gets what comes there
                 self._dns_sockets.close_others(new.listen)
             self._give_out()
             self._leaving.set()

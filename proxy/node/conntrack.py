@@ -22,7 +22,6 @@ MOST_FILTERED = 16
 _ANSWER_BYTES = 65536
 """Two of the largest pieces that the kernel makes of a dump."""
 _PATIENCE = 30.0
-_NETLINK_NETFILTER = 12
 _INTERRUPTED = (errno.EINTR, errno.ENOBUFS, errno.EAGAIN)
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class Dump(Generic[T]):
 def open_netlink() -> NetlinkSocket:
     """A socket to this network namespace's netfilter. Raises ConntrackError."""
     try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, wire.NETLINK_NETFILTER)
         opened.settimeout(_PATIENCE)
         opened.bind((0, 0))
     except OSError as error:

@@ -13,6 +13,8 @@ from proxy.core.flows import Flow, Protocol
 HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port of the sender (struct nlmsghdr)."""
 NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 2, 3, 4
+NETLINK_NETFILTER = 12
+"""The protocol of a socket that speaks them."""
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
 
 _GET, _DELETE = 0x101, 0x102  # IPCTNL_MSG_CT_GET and _DELETE of NFNL_SUBSYS_CTNETLINK
@@ -36,7 +38,8 @@ _NFGENMSG = struct.Struct("=BBH")
 _ATTRIBUTE = struct.Struct("=HH")
 _I32 = struct.Struct("=i")
 _U16, _U32, _U64 = struct.Struct("!H"), struct.Struct("!I"), struct.Struct("!Q")
-_AFTER_HEADER = HEADER.size + _NFGENMSG.size
+AFTER_HEADER = HEADER.size + _NFGENMSG.size
+"""Where a message's attributes begin."""
 
 _Place = tuple[int, int]
 """From and to, in a buffer."""
@@ -64,7 +67,7 @@ def dump_request(family: int, protocol: Protocol, address: str | None, *, source
     tuple_ += _packed(_PROTO | _NESTED, proto)
     filtered = _packed(_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
     body = _packed(_TUPLE_ORIG | _NESTED, tuple_) + _packed(_FILTER | _NESTED, filtered)
-    return _message(_GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family, body)
+    return message(_GET, NLM_F_REQUEST | NLM_F_DUMP, 1, family, body)
 
 
 def delete_request(flow: Flow, number: int) -> bytes:
@@ -77,7 +80,7 @@ def delete_request(flow: Flow, number: int) -> bytes:
     proto += _packed(_SRC_PORT, _U16.pack(source_port)) + _packed(_DST_PORT, _U16.pack(port))
     tuple_ = _packed(_IP | _NESTED, ips) + _packed(_PROTO | _NESTED, proto)
     body = _packed(_TUPLE_ORIG | _NESTED, tuple_) + _packed(_ID, _U32.pack(flow.id))
-    return _message(_DELETE, NLM_F_REQUEST | NLM_F_ACK, number, family, body)
+    return message(_DELETE, NLM_F_REQUEST | NLM_F_ACK, number, family, body)
 
 
 def messages(buffer: bytes) -> Iterator[tuple[int, int, int, int]]:
@@ -117,7 +120,7 @@ def _entry(buffer: bytes, begin: int, end: int, protocol: Protocol, concerns: Ca
     family = _IP_ATTRIBUTES.get(buffer[begin + HEADER.size])
     if family is None:
         return None
-    places = _attributes(buffer, (begin + _AFTER_HEADER, end))
+    places = _attributes(buffer, (begin + AFTER_HEADER, end))
     original = _attributes(buffer, places[_TUPLE_ORIG])
     proto = _attributes(buffer, original[_PROTO])
     if buffer[proto[_PROTO_NUM][0]] != _NUMBERS[protocol]:
@@ -193,6 +196,7 @@ def _packed(kind: int, content: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(content), kind) + content + bytes(-len(content) % 4)
 
 
-def _message(kind: int, flags: int, number: int, family: int, body: bytes) -> bytes:
-    length = _AFTER_HEADER + len(body)
+def message(kind: int, flags: int, number: int, family: int, body: bytes = b"") -> bytes:
+    """One message of any of netfilter's subsystems; `number` is what an acknowledgement names."""
+    length = AFTER_HEADER + len(body)
     return HEADER.pack(length, kind, flags, number, 0) + _NFGENMSG.pack(family, 0, 0) + body

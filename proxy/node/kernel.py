@@ -79,8 +79,9 @@ class Kernel:
             if not take_over:
                 self.wanted, self._fingerprint = before, ""
                 with contextlib.suppress(NodeError):  # then `repair` writes the table
-                    self._remove_addresses(found())
-                    self._carry_out(found())
+                    now = found()
+                    self._remove_addresses(now)
+                    self._carry_out(now)
                     _forget(listeners)
             raise
 
@@ -149,7 +150,10 @@ class Kernel:
 
         So do those that an earlier run left, if this one ends before it had taken their place.
         """
-        if not self.wanted.run or self._is_of_another((now := found()).table):
+        if not self.wanted.run:
+            return
+        now = found()
+        if self._is_of_another(now.table):
             return
         known = (*self.wanted.listeners, *self.wanted.leaving)
         stay = staying(self.wanted.listeners if self._settled else known)
@@ -159,6 +163,7 @@ class Kernel:
         _forget(known)
 
     def _remove_addresses(self, now: Found) -> None:
+        """Those that nobody wants, and links that hold none any more."""
         for address in plan(self.wanted, now).remove:
             addresses.remove(address)
         addresses.remove_empty_links()
@@ -227,7 +232,8 @@ def clean_up(listeners: Sequence[NodeListener]) -> list[str]:
         if address.ours:
             addresses.remove(address)
             removed.append(f"address {address.ip} on {address.interface}")
-    if nft.delete_table():
+    if present is not None:
+        nft.carry_out(f"delete table {TABLE}\n")
         removed.append(f"table {TABLE}")
     removed += [f"link {link}" for link in addresses.remove_empty_links()]
     deleted = _delete_flows(_addresses(own, "udp"), "UDP") + _delete_flows(_addresses(own, "tcp"), "TCP")
@@ -254,9 +260,13 @@ def _read(read: Callable[[Iterable[Entry]], T], what: str) -> T | None:
 
 
 def _others(listeners: Iterable[NodeListener], wanted: Iterable[NodeListener]) -> tuple[NodeListener, ...]:
-    """Those that the kernel does not take for one of the wanted, each once."""
+    """Those that the kernel does not take for one of the wanted; of two that are one to it the first."""
     known = {one.element for one in wanted}
-    return tuple({one.element: one for one in reversed((*listeners,)) if one.element not in known}.values())
+    others: dict[str, NodeListener] = {}
+    for one in listeners:
+        if one.element not in known:
+            others.setdefault(one.element, one)
+    return tuple(others.values())
 
 
 def _forget(listeners: Sequence[NodeListener]) -> None:

@@ -46,14 +46,6 @@ def carry_out(transaction: str) -> None:
         raise _explained(done)
 
 
-def delete_table() -> bool:
-    """False if there was none. Raises NodeError."""
-    if listing() is None:
-        return False
-    carry_out(f"delete table {TABLE}\n")
-    return True
-
-
 def _nft(*words: str, given: str = "") -> "subprocess.CompletedProcess[bytes]":
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     program = shutil.which("nft", path=path)

@@ -370,8 +370,7 @@ def _listeners(elements: Mapping[str, list[Any]], endpoints: Mapping[str, list[s
 def _dnat_targets(expressions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for expression in expressions:
         if "dnat" in expression:
-            ip, port = expression["dnat"]["addr"], expression["dnat"]["port"]
-            yield f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            yield _address(expression["dnat"]["addr"], expression["dnat"]["port"])
 
 
 def arrived(entries: Iterable[Entry]) -> dict[str, int]:
@@ -398,4 +397,8 @@ def _lasting(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(concat: Sequence[Any]) -> str:
     ip, transport, port = concat
-    return f"[{ip}]:{port}/{transport}" if ":" in ip else f"{ip}:{port}/{transport}"
+    return f"{_address(ip, port)}/{transport}"
+
+
+def _address(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -500,7 +500,7 @@ def test_what_is_in_the_way_is_told_with_advice(fake_nft: Path, says: str, told:
     assert ips() == set()
 
 
-@pytest.mark.parametrize("said", ["", "[]", '{{"nftables": [7]}}', '{{"nftables": [{{"set": {{}}}}]}}'])
+@pytest.mark.parametrize("said", ["", "[]", '{"nftables": [7]}', '{"nftables": [{"set": {}}]}'])
 def test_an_answer_of_nft_that_makes_no_sense_is_told(fake_nft: Path, said: str) -> None:
     fake_nft.write_text(f"#!/bin/sh\necho '{said}'\n")
     fake_nft.chmod(fake_nft.stat().st_mode | stat.S_IXUSR)

@@ -45,6 +45,7 @@ def test_from_nothing_each_address_is_added_once() -> None:
     assert [address.ip for address in planned.add] == ["169.254.20.10", "10.96.0.10"]
     assert planned.transaction.startswith("add table inet sidestep\n")
     assert planned.untrack == ("169.254.20.10:53", "10.96.0.10:53")
+    assert not nothing_is_done(planned)
 
 
 def test_where_all_is_as_wanted_there_is_nothing_to_do() -> None:
