@@ -106,7 +106,17 @@ def test_a_signal_tears_down_as_well(root: None, number: signal.Signals) -> None
         assert not alive(pid)
 
 
-def test_a_signal_while_it_is_taken_down_waits_until_all_is_gone(root: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with SIGINT ignored, and Python leaves that so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_while_it_is_taken_down_waits_until_all_is_gone(
+    root: None, interruptible: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remove = namespaces.remove_run
 
     def interrupted(identifier: str) -> None:
